@@ -1,0 +1,14 @@
+"""The Django app."""
+
+from django.apps import AppConfig
+
+
+class DynamoFailoverConfig(AppConfig):
+    """Registers the system checks."""
+
+    name = "django_dynamo_failover"
+    verbose_name = "Session failover"
+
+    def ready(self) -> None:
+        """Register the checks."""
+        from . import checks  # noqa: F401

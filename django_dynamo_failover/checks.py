@@ -1,0 +1,123 @@
+"""System checks of the settings. No network. Ids are documented in ``docs/checks.rst``."""
+
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.utils.module_loading import import_string
+
+from .conf import Config, problems
+
+ENGINE = "django_dynamo_failover.sessions"
+MIDDLEWARE = "django_dynamo_failover.middleware.SessionMiddleware"
+CACHE = "django_dynamo_failover.cache.MemcachedCache"
+
+_DJANGO_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"
+_NOT_SHARED = {
+    "django.core.cache.backends.locmem.LocMemCache",
+    "django.core.cache.backends.dummy.DummyCache",
+}
+_STOCK_MEMCACHED = {
+    "django.core.cache.backends.memcached.PyMemcacheCache",
+    "django.core.cache.backends.memcached.PyLibMCCache",
+}
+
+
+@register(Tags.security)
+def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check ``DYNAMO_FAILOVER`` and the settings of Django that it builds upon."""
+    if settings.SESSION_ENGINE != ENGINE:
+        return []
+    setting = getattr(settings, "DYNAMO_FAILOVER", {})
+    found = [_error(p.id, p.message, p.hint) for p in problems(setting)]
+    if found:
+        return found
+    return [*_check_middleware(), *_check_cache(), *_check_config(Config.parse(setting))]
+
+
+def _check_middleware() -> Iterator[CheckMessage]:
+    if MIDDLEWARE in settings.MIDDLEWARE:
+        return
+    yield _error(
+        "E004",
+        "MIDDLEWARE lacks the session middleware of django_dynamo_failover.",
+        f"Put {MIDDLEWARE!r} in place of {_DJANGO_MIDDLEWARE!r}. Django's own answers 500 "
+        "when neither tier can answer.",
+    )
+
+
+def _check_cache() -> Iterator[CheckMessage]:
+    alias = settings.SESSION_CACHE_ALIAS
+    if alias not in settings.CACHES:
+        yield _error(
+            "E005",
+            f"SESSION_CACHE_ALIAS is {alias!r}, which is not in CACHES.",
+            f'Add CACHES[{alias!r}] with "BACKEND": {CACHE!r} and a "LOCATION".',
+        )
+        return
+    options: Any = settings.CACHES[alias]
+    backend = options.get("BACKEND", "")
+    if backend in _NOT_SHARED and not settings.DEBUG:
+        yield _warning(
+            "W001",
+            f"The hot tier is a {backend.rpartition('.')[2]}, which processes do not share.",
+            f"Use {CACHE!r}; every process must see the same sessions.",
+        )
+    elif backend in _STOCK_MEMCACHED:
+        yield _warning(
+            "W002",
+            f"The hot tier is a {backend.rpartition('.')[2]}, which can take an outage of "
+            "memcached for a miss, waits for ever, and unpickles what memcached holds.",
+            f"Use {CACHE!r}.",
+        )
+
+
+def _check_config(config: Config) -> Iterator[CheckMessage]:
+    if config.encrypt and find_spec("cryptography") is None:
+        yield _error(
+            "E006",
+            "DYNAMO_FAILOVER['ENCRYPT'] is True, but cryptography is not installed.",
+            'Run: pip install "django-dynamo-failover[encryption]"',
+        )
+    if config.boto_session is not None and not _is_callable(config.boto_session):
+        yield _error(
+            "E007",
+            "DYNAMO_FAILOVER['BOTO_SESSION'] names nothing that can be called.",
+            "Set it to the dotted path of a callable that returns a boto3 Session.",
+        )
+    if not config.regions and not settings.DEBUG:
+        yield _warning(
+            "W003",
+            "DYNAMO_FAILOVER has no REGIONS: sessions are lost with the hot tier.",
+            'Set "REGIONS" to a list of AWS regions, the nearest first.',
+        )
+    if config.write_interval >= settings.SESSION_COOKIE_AGE:
+        yield _warning(
+            "W004",
+            "DYNAMO_FAILOVER['WRITE_INTERVAL'] is not below SESSION_COOKIE_AGE.",
+            "Make it shorter: a session would be over before DynamoDB is written again.",
+        )
+    if config.connect_timeout + config.read_timeout > config.deadline:
+        yield _warning(
+            "W005",
+            "DYNAMO_FAILOVER: one attempt (CONNECT_TIMEOUT + READ_TIMEOUT) outlasts DEADLINE.",
+            "Raise DEADLINE or lower the timeouts.",
+        )
+
+
+def _is_callable(path: str) -> bool:
+    try:
+        return callable(import_string(path))
+    except ImportError:
+        return False
+
+
+def _error(id: str, message: str, hint: str) -> CheckMessage:
+    return Error(message, hint=hint, id=f"django_dynamo_failover.{id}")
+
+
+def _warning(id: str, message: str, hint: str) -> CheckMessage:
+    return Warning(message, hint=hint, id=f"django_dynamo_failover.{id}")

@@ -1,0 +1,133 @@
+"""The cold tier: one DynamoDB table in ordered regions, each behind a breaker.
+
+A call goes to the nearest region that answers, inside one deadline.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from .breaker import Breaker
+from .dynamo import DynamoTable
+from .exceptions import ColdMisconfigured, ColdUnavailable
+from .metrics import Metrics
+from .record import ColdAnswer, ColdItem
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedRegion:
+    """A table and the breaker in front of it."""
+
+    table: DynamoTable
+    breaker: Breaker
+
+
+class ColdTier:
+    """The regions, nearest first. Every method raises ``ColdUnavailable`` when none answers.
+
+    ``deadline`` is in seconds for a whole call across regions. With no regions there is no cold
+    tier (``exists`` is False) and none of the other methods may be called.
+    """
+
+    def __init__(
+        self,
+        regions: Sequence[GuardedRegion],
+        metrics: Metrics,
+        *,
+        deadline: float,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._regions = tuple(regions)
+        self._metrics = metrics
+        self._deadline = deadline
+        self._now = now
+        self._monotonic = monotonic
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a cold tier at all."""
+        return bool(self._regions)
+
+    def warm(self) -> None:
+        """Start making the clients, off the request path. Returns at once."""
+        for region in self._regions:
+            region.table.warm()
+
+    def read(self, id: str) -> ColdAnswer:
+        """Return what DynamoDB knows of a session.
+
+        A region that was written to a moment ago may not have replicated yet, so that "no item"
+        is believed only when every region that can be reached says so.
+        """
+        until = self._monotonic() + self._deadline
+        answers = []
+        for region in self._regions:
+            try:
+                answer = self._call(region, "cold_reads", lambda table: table.read(id, until))
+            except ColdUnavailable:
+                continue
+            if answer.revoked or answer.item:
+                return answer
+            answers.append(answer)
+        if not answers:
+            raise ColdUnavailable("no region answers")
+        return answers[0]
+
+    def put_new(self, item: ColdItem) -> None:
+        """Write the first item of a session. Raises ``ConditionFailed`` if there is one."""
+        self._first(lambda table, until: table.put_new(item, self._now(), until))
+
+    def put_over(self, item: ColdItem, base: int, site: str) -> None:
+        """Write an item over version ``base``, or over any earlier one that ``site`` wrote.
+
+        An empty ``site`` matches none. Raises ``ConditionFailed``.
+        """
+        self._first(lambda table, until: table.put_over(item, base, site, until))
+
+    def revoke(self, id: str, expires: int) -> None:
+        """Delete a session and record until ``expires`` that it is revoked."""
+        self._first(lambda table, until: table.revoke(id, expires, until))
+
+    def clear_expired(self) -> int:
+        """Delete the items that have expired, in the nearest region; return how many."""
+        table = self._regions[0].table
+        now = self._now()
+        return sum(table.delete_expired(id, now) for id in table.expired(now))
+
+    def _first(self, operation: Callable[[DynamoTable, float], None]) -> None:
+        until = self._monotonic() + self._deadline
+        for region in self._regions:
+            try:
+                self._call(region, "cold_writes", lambda table: operation(table, until))
+            except ColdUnavailable:
+                continue
+            return
+        raise ColdUnavailable("no region answers")
+
+    def _call(
+        self, region: GuardedRegion, counter: str, operation: Callable[[DynamoTable], _T]
+    ) -> _T:
+        if not region.breaker.allow():
+            raise ColdUnavailable("not asked: it was down a moment ago")
+        self._metrics.count(counter)
+        try:
+            result = operation(region.table)
+        except ColdUnavailable as error:
+            self._metrics.count("cold_errors")
+            level = logging.ERROR if isinstance(error, ColdMisconfigured) else logging.WARNING
+            logger.log(level, "DynamoDB in %s: %s", region.table.name, error)
+            region.breaker.failure()
+            raise
+        except Exception:
+            # An answer, though not the hoped one: a failed condition, an item too large.
+            region.breaker.success()
+            raise
+        region.breaker.success()
+        return result

@@ -1,0 +1,275 @@
+"""Sessions in one DynamoDB table of one region: single items, conditional writes, no policy."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from .conf import Region
+from .dynamo_client import DynamoClient
+from .exceptions import ColdUnavailable, ConditionFailed, Unreadable, ValueTooLarge
+from .record import ColdAnswer, ColdItem
+
+#: DynamoDB's own limit, which counts the names of the attributes too.
+MAX_ITEM_BYTES = 400 * 1024
+
+_REVOKED = "revoked:"
+_SCAN_ATTEMPTS = 10  # nobody waits for a scan: it may be throttled for a while
+_SCAN_PAGE_SECONDS = 30.0
+
+# Any name may be or become a reserved word, so expressions use the # form only.
+_NAMES = {"#id": "id", "#expires": "expires", "#version": "version", "#site": "site"}
+
+
+class DynamoTable:
+    """A table in a region: reads and writes of single sessions, each with a deadline.
+
+    ``until`` is always a ``time.monotonic()`` time; a call may end up to ``connect_timeout +
+    read_timeout`` seconds after it. Every method raises ``ColdUnavailable`` when there is no
+    answer in time, its subclass ``ColdMisconfigured`` when trying again would not help. No
+    message names a table or a session.
+
+    ``make_session`` returns a new boto3 ``Session``. It is called in a thread of its own.
+    """
+
+    def __init__(
+        self,
+        table: str,
+        region: Region,
+        *,
+        connect_timeout: float,
+        read_timeout: float,
+        attempts: int,
+        max_connections: int,
+        make_session: Callable[[], Any] | None = None,
+    ) -> None:
+        self.name = region.name
+        self.table = table
+        self.client = DynamoClient(
+            region,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            attempts=attempts,
+            max_connections=max_connections,
+            make_session=make_session,
+        )
+
+    def warm(self) -> None:
+        """Start to make the client, and return at once. Not to be called before a fork.
+
+        A child that is forked while this imports boto3 may never get done importing it.
+        """
+        self.client.warm()
+
+    def read(self, id: str, until: float) -> ColdAnswer:
+        """Return what the region knows of a session: one consistent read of item and revocation.
+
+        Raises ``Unreadable`` for an item that is not of the form that this class writes.
+        """
+        revocation = _REVOKED + id
+        asked = {id, revocation}
+        found: dict[str, Mapping[str, Any]] = {}
+        missing = [_key(id), _key(revocation)]
+        tries = 0
+        while missing:
+            if tries:
+                self.client.pause(tries, until, ColdUnavailable("BatchGetItem: UnprocessedKeys"))
+            tries += 1
+            items, missing = self._get(missing, until)
+            found.update((_id_of(item), item) for item in items)
+            if not found.keys() <= asked:
+                raise Unreadable("DynamoDB answered with an item that was not asked for")
+        item = found.get(id)
+        return ColdAnswer(
+            item=None if item is None else _to_item(item), revoked=revocation in found
+        )
+
+    def put_new(self, item: ColdItem, now: float, until: float) -> None:
+        """Write the item of a new session.
+
+        Raises ``ConditionFailed`` if its id is taken by one that has not expired. That may be
+        this very item: the reply to the first of two attempts can get lost.
+        """
+        self._put(item, "attribute_not_exists(#id) OR #expires < :now", {":now": _n(now)}, until)
+
+    def put_over(self, item: ColdItem, base: int, site: str, until: float) -> None:
+        """Write a later version of an item.
+
+        Raises ``ConditionFailed`` unless there is an earlier version that was ordered by the same
+        hot tier or is the one this one is based on. Without a ``site`` (no hot tier ordered this
+        write) it must be the one it is based on.
+        """
+        if site:
+            condition = (
+                "attribute_exists(#id) AND #version < :version"
+                " AND (#site = :site OR #version = :base)"
+            )
+            values = {":version": _n(item.version), ":site": {"S": site}, ":base": _n(base)}
+        else:
+            condition = "attribute_exists(#id) AND #version = :base"
+            values = {":base": _n(base)}
+        self._put(item, condition, values, until)
+
+    def revoke(self, id: str, expires: int, until: float) -> None:
+        """Delete the item of a session and leave a revocation until ``expires``, in one request."""
+        revocation = {"id": {"S": _REVOKED + id}, "expires": _n(expires)}
+        left: list[Any] = [
+            {"DeleteRequest": {"Key": _key(id)}},
+            {"PutRequest": {"Item": revocation}},
+        ]
+        tries = 0
+        while left:
+            if tries:
+                self.client.pause(tries, until, ColdUnavailable("BatchWriteItem: UnprocessedItems"))
+            tries += 1
+            left = self._write(left, until)
+
+    def expired(self, now: float) -> Iterator[str]:
+        """Yield the id of each item that expired before ``now``, revocations too: a scan."""
+        request: dict[str, Any] = {
+            "TableName": self.table,
+            "ProjectionExpression": "#id",
+            "FilterExpression": "#expires < :now",
+            "ExpressionAttributeNames": _names("#id #expires"),
+            "ExpressionAttributeValues": {":now": _n(now)},
+        }
+        while True:
+            page = self.client.call(
+                "Scan",
+                lambda client: client.scan(**request),
+                time.monotonic() + _SCAN_PAGE_SECONDS,
+                _SCAN_ATTEMPTS,
+            )
+            for item in page.get("Items", ()):
+                yield _id_of(item)
+            if not page.get("LastEvaluatedKey"):
+                return
+            request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+    def delete_expired(self, id: str, now: float, until: float | None = None) -> bool:
+        """Delete an item if it is still there and expired before ``now``; tell whether it was.
+
+        ``id`` is what ``expired`` has yielded. Without ``until`` it is as patient as the scan.
+        """
+        attempts = None
+        if until is None:
+            until, attempts = time.monotonic() + _SCAN_PAGE_SECONDS, _SCAN_ATTEMPTS
+        try:
+            self.client.call(
+                "DeleteItem",
+                lambda client: client.delete_item(
+                    TableName=self.table,
+                    Key=_key(id),
+                    ConditionExpression="#expires < :now",
+                    ExpressionAttributeNames=_names("#expires"),
+                    ExpressionAttributeValues={":now": _n(now)},
+                ),
+                until,
+                attempts,
+            )
+        except ConditionFailed:
+            return False
+        return True
+
+    def _get(self, keys: list[Any], until: float) -> tuple[list[Any], list[Any]]:
+        """Return the items of these keys, and the keys that were not looked up."""
+        answer = self.client.call(
+            "BatchGetItem",
+            lambda client: client.batch_get_item(
+                RequestItems={self.table: {"Keys": keys, "ConsistentRead": True}}
+            ),
+            until,
+        )
+        items = answer.get("Responses", {}).get(self.table)
+        left = answer.get("UnprocessedKeys", {}).get(self.table)
+        unprocessed = list(left["Keys"]) if left else []
+        if items is None and len(unprocessed) < len(keys):
+            # Some server said {}. To take it for "no such item" would log the user out.
+            raise ColdUnavailable("BatchGetItem: no answer for the table")
+        return list(items or ()), unprocessed
+
+    def _write(self, requests: list[Any], until: float) -> list[Any]:
+        """Do these deletes and puts; return those that were not done."""
+        answer = self.client.call(
+            "BatchWriteItem",
+            lambda client: client.batch_write_item(RequestItems={self.table: requests}),
+            until,
+        )
+        return list(answer.get("UnprocessedItems", {}).get(self.table, ()))
+
+    def _put(self, item: ColdItem, condition: str, values: Mapping[str, Any], until: float) -> None:
+        attributes = _from_item(item)
+        if _size(attributes) > MAX_ITEM_BYTES:
+            raise ValueTooLarge("PutItem: more than 400 KB")
+        self.client.call(
+            "PutItem",
+            lambda client: client.put_item(
+                TableName=self.table,
+                Item=attributes,
+                ConditionExpression=condition,
+                ExpressionAttributeNames=_names(condition),
+                ExpressionAttributeValues=values,
+            ),
+            until,
+        )
+
+
+def _key(id: str) -> dict[str, Any]:
+    return {"id": {"S": id}}
+
+
+def _n(number: float) -> dict[str, str]:
+    return {"N": repr(number)}  # what DynamoDB returns for it is the same float again
+
+
+def _names(expression: str) -> dict[str, str]:
+    """Return the names that an expression uses: DynamoDB refuses more than those."""
+    return {short: name for short, name in _NAMES.items() if short in expression}
+
+
+def _id_of(attributes: Mapping[str, Any]) -> str:
+    try:
+        id: str = attributes["id"]["S"]
+    except KeyError:
+        raise Unreadable("DynamoDB item without an id") from None
+    return id
+
+
+def _from_item(item: ColdItem) -> dict[str, Any]:
+    return {
+        "id": {"S": item.id},
+        "expires": _n(item.expires),
+        "data": {"B": item.data},
+        "version": _n(item.version),
+        "site": {"S": item.site},
+        "modified": _n(item.modified),
+        "nonce": {"S": item.nonce},
+    }
+
+
+def _to_item(attributes: Mapping[str, Any]) -> ColdItem:
+    try:
+        return ColdItem(
+            id=attributes["id"]["S"],
+            expires=int(attributes["expires"]["N"]),
+            data=attributes["data"]["B"],
+            version=int(attributes["version"]["N"]),
+            site=attributes["site"]["S"],
+            modified=float(attributes["modified"]["N"]),
+            nonce=attributes["nonce"]["S"],
+        )
+    except (KeyError, ValueError):
+        raise Unreadable("DynamoDB item with a missing or mistyped attribute") from None
+
+
+def _size(attributes: Mapping[str, Mapping[str, Any]]) -> int:
+    """Return the bytes that DynamoDB counts: names as well, numbers two digits to the byte."""
+    total = 0
+    for name, value in attributes.items():
+        total += len(name)
+        for type_, content in value.items():
+            if type_ == "N":
+                total += 1 + math.ceil(sum(map(str.isdigit, content)) / 2)
+            else:
+                total += len(content.encode() if type_ == "S" else content)
+    return total

@@ -1,0 +1,247 @@
+"""The hot tier: sessions in a Django cache. The only module that talks to a Django cache.
+
+Nothing here decides what a state means; ``store`` does. A failure is never disguised as a miss.
+"""
+
+import enum
+import logging
+import math
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from django.core.cache.backends.base import BaseCache
+
+from .breaker import Breaker
+from .exceptions import HotUnavailable, Unreadable, ValueTooLarge
+from .keys import Keyring, label
+from .metrics import Metrics
+from .record import Record, decode_hot, encode_hot, encode_tombstone
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+_PREFIX = "session:"
+_TOKEN_KEY = "session-site-token"  # noqa: S105
+_TOKEN_LENGTH = 22
+
+#: Stands where a session is known to be too large for this cache: reads as a miss, but ``add``
+#: does not fill it.
+_HOLE = b""
+_HOLE_SECONDS = 60
+
+
+class State(enum.Enum):
+    """What the hot tier holds under an id."""
+
+    MISS = enum.auto()
+    LIVE = enum.auto()
+    TOMBSTONE = enum.auto()
+    UNREADABLE = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class HotAnswer:
+    """A state, and if LIVE the record with the token that ``swap`` takes."""
+
+    state: State
+    record: Record | None = None
+    token: Any = None
+
+
+class HotTier:
+    """Sessions in the cache that ``get_cache`` returns (one instance per thread, as in Django).
+
+    With ``gets`` and ``cas`` (``cache.MemcachedCache``) a tombstone takes the place of the
+    entry and a swap is atomic. On any other cache a swap is get-then-set, and the tombstone is
+    a key of its own beside the entry, so that a save that raced with the logout still loses.
+
+    ``distrust_after``: seconds of outage after which the entries from before it are distrusted
+    (``trusted_after``): they may have missed logouts and other sites' changes.
+    """
+
+    def __init__(
+        self,
+        get_cache: Callable[[], BaseCache],
+        keyring: Keyring,
+        metrics: Metrics,
+        breaker: Breaker,
+        *,
+        distrust_after: float,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._get_cache = get_cache
+        self._keyring = keyring
+        self._metrics = metrics
+        self._breaker = breaker
+        self._distrust_after = distrust_after
+        self._now = now
+        self._token: str | None = None
+        cache = get_cache()
+        self.atomic = hasattr(cache, "gets") and hasattr(cache, "cas")
+        self._access: _CasAccess | _PlainAccess = _CasAccess() if self.atomic else _PlainAccess()
+        #: Entries that last agreed with DynamoDB before this time must agree anew.
+        self.trusted_after = 0.0
+
+    def get(self, id: str) -> HotAnswer:
+        """Return what is held under an id, in one round trip. Raises ``HotUnavailable``."""
+        try:
+            value, token = self._call(self._access.read, _PREFIX + id)
+            if value is None or value == _HOLE:
+                return _MISS
+            record = decode_hot(id, value, self._keyring)
+        except Unreadable as error:
+            self._metrics.count("hot_unreadable")
+            # Without the traceback, which would show nothing but the way to here.
+            logger.error(  # noqa: TRY400
+                "Session %s: %s; refused, and left as it is.", label(id), error
+            )
+            return _UNREADABLE
+        if record is None:
+            return _TOMBSTONE
+        return HotAnswer(State.LIVE, record, token)
+
+    def add(self, record: Record) -> bool:
+        """Store a record where nothing is held; tell whether that was so.
+
+        Raises ``HotUnavailable``, ``ValueTooLarge``.
+        """
+        entry = encode_hot(record, self._keyring)
+        key = _PREFIX + record.id
+        return self._call(self._access.add, key, entry, self._timeout(record))
+
+    def swap(self, record: Record, token: Any) -> bool:
+        """Store a record in place of the entry that came with ``token``; tell whether it did.
+
+        Raises ``HotUnavailable``, ``ValueTooLarge``.
+        """
+        entry = encode_hot(record, self._keyring)
+        key = _PREFIX + record.id
+        return self._call(self._access.swap, key, entry, token, self._timeout(record))
+
+    def dig(self, id: str, token: Any) -> bool:
+        """Put a hole in place of the entry that came with ``token``, or with None of a miss.
+
+        A hole sends readers to DynamoDB. Raises ``HotUnavailable``.
+        """
+        key = _PREFIX + id
+        if token is None:
+            return self._call(self._access.add, key, _HOLE, _HOLE_SECONDS)
+        return self._call(self._access.swap, key, _HOLE, token, _HOLE_SECONDS)
+
+    def bury(self, id: str, seconds: float) -> None:
+        """Put a tombstone, whatever is held. Raises ``HotUnavailable``."""
+        tombstone = encode_tombstone(id, self._keyring)
+        self._call(self._access.bury, _PREFIX + id, tombstone, math.ceil(seconds))
+
+    def site_token(self) -> str:
+        """Return the random value that names this hot tier. Raises ``HotUnavailable``."""
+        if self._token is None:
+            self.check_token()
+        assert self._token is not None
+        return self._token
+
+    def check_token(self) -> bool:
+        """Look whether the site token is still there; tell if the hot tier lost its contents."""
+        token = self._call(self._read_token)
+        lost = self._token is not None and self._token != token
+        self._token = token
+        return lost
+
+    def _read_token(self, cache: BaseCache) -> str:
+        value = cache.get(_TOKEN_KEY)
+        if not _is_token(value):
+            new = secrets.token_urlsafe(16)
+            # Another process may be doing the same; whoever is first names the tier.
+            if value is not None:
+                cache.set(_TOKEN_KEY, new, None)
+            else:
+                cache.add(_TOKEN_KEY, new, None)
+            value = cache.get(_TOKEN_KEY)
+        if not _is_token(value):
+            raise HotUnavailable("the cache does not keep what it is given")
+        return str(value)
+
+    def _timeout(self, record: Record) -> int:
+        # At least a second: 0 would mean "delete" and a negative one is undefined.
+        return max(1, math.ceil(record.expires - self._now()))
+
+    def _call(self, operation: Callable[..., _T], *args: Any) -> _T:
+        if not self._breaker.allow():
+            raise HotUnavailable("not asked: it was down a moment ago")
+        try:
+            result = operation(self._get_cache(), *args)
+        except Unreadable:
+            self._breaker.success()
+            raise
+        except Exception as error:
+            # Any cache may be set, so any error may come.
+            if "too large" in str(error):
+                self._breaker.success()
+                raise ValueTooLarge("the cache refuses the value for its size") from error
+            self._metrics.count("hot_errors")
+            self._breaker.failure()
+            raise HotUnavailable(type(error).__name__) from error
+        if self._breaker.success() > self._distrust_after:
+            self.trusted_after = self._now()
+        return result
+
+
+def _is_token(value: object) -> bool:
+    return isinstance(value, str) and len(value) == _TOKEN_LENGTH
+
+
+class _CasAccess:
+    """Raw entries of a cache with compare-and-swap."""
+
+    def read(self, cache: Any, key: str) -> tuple[Any, Any]:
+        return cache.gets(key) or (None, None)
+
+    def add(self, cache: Any, key: str, entry: bytes, timeout: int) -> bool:
+        return bool(cache.add(key, entry, timeout))
+
+    def swap(self, cache: Any, key: str, entry: bytes, token: Any, timeout: int) -> bool:
+        return bool(cache.cas(key, entry, token, timeout))
+
+    def bury(self, cache: Any, key: str, tombstone: bytes, timeout: int) -> None:
+        cache.set(key, tombstone, timeout)
+
+
+class _PlainAccess:
+    """Raw entries of any other cache. The token is the entry itself."""
+
+    def read(self, cache: BaseCache, key: str) -> tuple[Any, Any]:
+        grave = key + ":ended"
+        found = cache.get_many([key, grave])
+        value = found.get(grave) or found.get(key)
+        return value, value
+
+    def add(self, cache: BaseCache, key: str, entry: bytes, timeout: int) -> bool:
+        return cache.add(key, entry, timeout) and self._outlived(cache, key)
+
+    def swap(self, cache: BaseCache, key: str, entry: bytes, token: Any, timeout: int) -> bool:
+        value, _ = self.read(cache, key)
+        if value != token:
+            return False
+        cache.set(key, entry, timeout)
+        return self._outlived(cache, key)
+
+    def bury(self, cache: BaseCache, key: str, tombstone: bytes, timeout: int) -> None:
+        cache.set(key + ":ended", tombstone, timeout)
+        cache.delete(key)
+
+    def _outlived(self, cache: BaseCache, key: str) -> bool:
+        # A logout puts its tombstone first and deletes the entry then. One that came between
+        # our look and our write is seen here, and the entry must not outlive its tombstone.
+        if cache.get(key + ":ended") is None:
+            return True
+        cache.delete(key)
+        return False
+
+
+_MISS = HotAnswer(State.MISS)
+_TOMBSTONE = HotAnswer(State.TOMBSTONE)
+_UNREADABLE = HotAnswer(State.UNREADABLE)

@@ -1,0 +1,147 @@
+"""``manage.py createtable_dynamo``: makes the table of every region that is configured."""
+
+import argparse
+import json
+import time
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import (
+    BaseCommand,
+    CommandError,
+    CommandParser,
+    DjangoHelpFormatter,
+)
+
+from django_dynamo_failover import runtime
+from django_dynamo_failover.dynamo import DynamoTable
+from django_dynamo_failover.dynamo_admin import TableMade, TableUnfit, make_table
+from django_dynamo_failover.exceptions import ColdUnavailable
+
+FOUND_A_PROBLEM = 1
+COULD_NOT_ASK = 2
+
+_EXAMPLE = """\
+example:
+  $ python manage.py createtable_dynamo
+  us-east-1: table is being created
+  us-east-1: table is created
+  us-east-1: TTL is turned on for 'expires'
+
+It is safe to run this at every deployment, and at both sites at once. It needs the permissions
+dynamodb:DescribeTable, CreateTable, DescribeTimeToLive and UpdateTimeToLive.
+
+A global table is made in one region (--region), then replicated to the others by AWS; after that,
+this command checks all of them.
+
+exit status: 0 every table is ready, 1 an existing table or the settings are wrong, 2 a region gave
+no answer or refused.
+"""
+
+# What DynamoDB or boto3 calls it: what to say of it.
+_REASONS = {
+    "AccessDeniedException": "these AWS credentials lack the permission",
+    "ConnectTimeoutError": "cannot be reached",
+    "CredentialRetrievalError": "the AWS credentials cannot be retrieved",
+    "EndpointConnectionError": "cannot be reached",
+    "ExpiredTokenException": "the AWS credentials have expired",
+    "NoCredentialsError": "no AWS credentials found",
+    "PartialCredentialsError": "the AWS credentials are incomplete",
+    "ReadTimeoutError": "does not answer",
+    "UnrecognizedClientException": "AWS does not know these credentials",
+    "not ready yet": "the AWS credentials are still being looked up",
+}
+
+
+class _HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+class Command(BaseCommand):
+    help = (
+        "Creates the DynamoDB table of the sessions in every region of DYNAMO_FAILOVER: on-demand"
+        " billing, TTL on 'expires'. Waits until it is active. A table that exists is checked."
+    )
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.formatter_class = _HelpFormatter
+        parser.epilog = _EXAMPLE
+        parser.add_argument("--region", metavar="NAME", help="only this one of the regions")
+        parser.add_argument(
+            "--timeout",
+            metavar="SECONDS",
+            type=float,
+            default=60.0,
+            help="how long to wait for a new table to be active (default: %(default)g)",
+        )
+        parser.add_argument(
+            "--json", action="store_true", help="print one JSON object instead of lines"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        table_name, tables = _tables(options["region"])
+        for table in tables:
+            table.warm()  # all at once: looking for credentials may take seconds
+
+        results: list[dict[str, Any]] = []
+        status = 0
+        for table in tables:
+            result: dict[str, Any] = {
+                "region": table.name,
+                "ready": False,
+                "created": None,
+                "ttl": None,
+                "error": None,
+            }
+            results.append(result)
+            try:
+                made = self._make(table, options)
+            except TableUnfit as error:
+                result["error"] = str(error)
+                status = max(status, FOUND_A_PROBLEM)
+            except ColdUnavailable as error:
+                result["error"] = _explain(error)
+                status = max(status, COULD_NOT_ASK)
+            else:
+                result |= {"ready": True, "created": made.created, "ttl": made.ttl}
+        if options["json"]:
+            self.stdout.write(json.dumps({"table": table_name, "regions": results}, indent=2))
+        if status:
+            errors = [f"{r['region']}: {r['error']}" for r in results if r["error"]]
+            raise CommandError("\n".join(errors), returncode=status)
+
+    def _make(self, table: DynamoTable, options: dict[str, Any]) -> TableMade:
+        def say(line: str) -> None:
+            if not options["json"]:
+                self.stdout.write(f"{table.name}: {line}")
+                self.stdout.flush()
+
+        return make_table(table, time.monotonic() + options["timeout"], say)
+
+
+def _tables(region: str | None) -> tuple[str, list[DynamoTable]]:
+    """Return the name of the table, and the table of each region that is asked for."""
+    try:
+        config = runtime.config()
+        tables = runtime.tables(config)
+    except ImproperlyConfigured as error:
+        raise CommandError(str(error), returncode=FOUND_A_PROBLEM) from None
+    if not tables:
+        raise CommandError(
+            'DYNAMO_FAILOVER["REGIONS"] is empty: there is no cold tier, and nothing to create.',
+            returncode=FOUND_A_PROBLEM,
+        )
+    chosen = [table for table in tables if region in (None, table.name)]
+    if not chosen:
+        names = ", ".join(table.name for table in tables)
+        raise CommandError(
+            f"{region!r} is not in DYNAMO_FAILOVER: choose of {names}.", returncode=FOUND_A_PROBLEM
+        )
+    return config.table, chosen
+
+
+def _explain(error: ColdUnavailable) -> str:
+    text = str(error)
+    operation, _, code = text.partition(": ")
+    return f"{_REASONS[code]} ({operation}: {code})" if code in _REASONS else text

@@ -1,0 +1,53 @@
+"""``SessionMiddleware``: Django's, that answers 503 when no tier can answer for a session."""
+
+import logging
+
+from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
+from django.http import HttpRequest, HttpResponse
+
+from . import runtime
+from .exceptions import SessionUnavailable
+
+logger = logging.getLogger(__name__)
+
+#: How long a browser should wait before it tries again, in seconds.
+RETRY_AFTER = 5
+
+
+class SessionMiddleware(DjangoSessionMiddleware):
+    """Use it in place of ``django.contrib.sessions.middleware.SessionMiddleware``.
+
+    An outage of both tiers never deletes the cookie: the answer is 503 with ``Retry-After``,
+    or with ``ON_UNAVAILABLE = "anonymous"`` the page without a session.
+    """
+
+    def process_request(self, request: HttpRequest) -> None:
+        super().process_request(request)
+        anonymous = runtime.current().config.on_unavailable == "anonymous"
+        request.session.anonymous_if_unavailable = anonymous  # type: ignore[attr-defined]
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Answer for a view that could not have its session."""
+        if isinstance(exception, SessionUnavailable):
+            return _unavailable(exception)
+        return None
+
+    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        """Save the session, and leave the cookie alone if there was no way to have or save it."""
+        if getattr(request.session, "unavailable", False):
+            return response
+        try:
+            return super().process_response(request, response)
+        except SessionUnavailable as error:
+            response.close()
+            return _unavailable(error)
+
+
+def _unavailable(error: SessionUnavailable) -> HttpResponse:
+    logger.error("Answered 503: the session is unavailable (%s).", error)
+    return HttpResponse(
+        "Your session cannot be reached right now. You are still logged in; please try again.",
+        status=503,
+        content_type="text/plain; charset=utf-8",
+        headers={"Retry-After": str(RETRY_AFTER), "Cache-Control": "no-store"},
+    )

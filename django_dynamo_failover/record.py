@@ -1,0 +1,237 @@
+"""A session as the tiers hold it, and the bytes it becomes in each of them.
+
+Both forms are authenticated and bound to the session's id. All times are epoch seconds.
+"""
+
+import math
+import secrets
+import struct
+import zlib
+from dataclasses import dataclass, replace
+
+from .exceptions import Unreadable
+from .keys import TAG_BYTES, Keyring
+
+_HOT_LIVE = 1
+_HOT_TOMBSTONE = 2
+_HOT = struct.Struct("!BQQqdddq")  # format, version, base, base_expires, the times, expires
+_TOMBSTONE_BODY = bytes([_HOT_TOMBSTONE])
+
+_COLD_PLAIN = 1
+_COLD_ZLIB = 2
+_COLD = struct.Struct("!Qqd")  # version, expires, modified: attributes of their own, yet signed
+
+#: Inflating stops here: DynamoDB holds 400 KB, which zlib can blow up to 400 MB.
+MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One version of one session.
+
+    ``version`` counts its saves. ``base`` is the version that DynamoDB is known to hold (0 =
+    none) and ``base_expires`` until when. ``agreed_at`` is when the tiers last agreed,
+    ``dirty_since`` when the first change that DynamoDB lacks was made (0 = it lacks none),
+    ``modified`` when the last change was made, ``expires`` when the session is over.
+    """
+
+    id: str
+    payload: bytes
+    version: int
+    base: int
+    base_expires: int
+    agreed_at: float
+    dirty_since: float
+    modified: float
+    expires: int
+
+    @property
+    def dirty(self) -> bool:
+        """Whether DynamoDB lacks a change."""
+        return self.dirty_since != 0
+
+    def changed(self, payload: bytes, expires: float, now: float) -> "Record":
+        """Return the next version, which DynamoDB does not have yet."""
+        return replace(
+            self,
+            payload=payload,
+            version=self.version + 1,
+            dirty_since=self.dirty_since or now,
+            modified=now,
+            expires=math.ceil(expires),
+        )
+
+    def agreed(self, now: float) -> "Record":
+        """Return the same version, which DynamoDB holds as of ``now``."""
+        return replace(
+            self, base=self.version, base_expires=self.expires, agreed_at=now, dirty_since=0.0
+        )
+
+    def ahead_of(self, written: "Record", since: float) -> "Record":
+        """Return the same version, given that DynamoDB held an earlier one at ``since``."""
+        return replace(
+            self,
+            base=written.version,
+            base_expires=written.expires,
+            agreed_at=since,
+            dirty_since=since,
+        )
+
+    def on_top_of(self, theirs: "Record", payload: bytes, now: float) -> "Record":
+        """Return a version that follows both this and another site's."""
+        return replace(
+            self,
+            payload=payload,
+            version=max(self.version, theirs.version) + 1,
+            base=theirs.version,
+            base_expires=theirs.expires,
+            agreed_at=now,
+            dirty_since=self.dirty_since or now,
+            expires=max(self.expires, theirs.expires),
+        )
+
+
+def new_record(id: str, payload: bytes, expires: float, now: float) -> Record:
+    """Return the first version of a session. DynamoDB knows nothing of it yet."""
+    return Record(
+        id=id,
+        payload=payload,
+        version=1,
+        base=0,
+        base_expires=0,
+        agreed_at=now,
+        dirty_since=now,
+        modified=now,
+        expires=math.ceil(expires),
+    )
+
+
+def encode_hot(record: Record, keyring: Keyring) -> bytes:
+    """Return the hot entry of a record."""
+    header = _HOT.pack(
+        _HOT_LIVE,
+        record.version,
+        record.base,
+        record.base_expires,
+        record.agreed_at,
+        record.dirty_since,
+        record.modified,
+        record.expires,
+    )
+    body = header + record.payload
+    return keyring.sign_hot(record.id, body) + body
+
+
+def encode_tombstone(id: str, keyring: Keyring) -> bytes:
+    """Return the hot entry that says "this session ended here"."""
+    return keyring.sign_hot(id, _TOMBSTONE_BODY) + _TOMBSTONE_BODY
+
+
+def decode_hot(id: str, entry: object, keyring: Keyring) -> Record | None:
+    """Return the record of a hot entry, None for a tombstone. Raises ``Unreadable``."""
+    if not isinstance(entry, bytes) or len(entry) <= TAG_BYTES:
+        raise Unreadable("not a hot entry")
+    tag, body = entry[:TAG_BYTES], entry[TAG_BYTES:]
+    if not keyring.verify_hot(id, body, tag):
+        raise Unreadable("hot entry fails authentication")
+    if body == _TOMBSTONE_BODY:
+        return None
+    if body[0] != _HOT_LIVE:
+        raise Unreadable("hot entry of an unknown format")
+    numbers = _HOT.unpack_from(body)
+    _, version, base, base_expires, agreed_at, dirty_since, modified, expires = numbers
+    return Record(
+        id=id,
+        payload=body[_HOT.size :],
+        version=version,
+        base=base,
+        base_expires=base_expires,
+        agreed_at=agreed_at,
+        dirty_since=dirty_since,
+        modified=modified,
+        expires=expires,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ColdItem:
+    """A DynamoDB item, attribute by attribute.
+
+    ``site`` names the hot tier that ordered this write, or is empty for a write that no hot
+    tier ordered. ``nonce`` is random per write and tells our own retried put from another's.
+    """
+
+    id: str
+    expires: int
+    data: bytes
+    version: int
+    site: str
+    modified: float
+    nonce: str
+
+
+@dataclass(frozen=True, slots=True)
+class ColdAnswer:
+    """What DynamoDB said of a session: its item, None when there is none, and if it is revoked."""
+
+    item: ColdItem | None
+    revoked: bool
+
+    def alive(self, now: float) -> ColdItem | None:
+        """Return the item unless it proves that the session has ended."""
+        if self.revoked or self.item is None or self.item.expires <= now:
+            return None
+        return self.item
+
+
+def encode_cold(record: Record, site: str, keyring: Keyring) -> ColdItem:
+    """Return the DynamoDB item of a record: compressed when that is smaller, and signed."""
+    packed = zlib.compress(record.payload, level=1)
+    if len(packed) < len(record.payload):
+        body = bytes([_COLD_ZLIB]) + packed
+    else:
+        body = bytes([_COLD_PLAIN]) + record.payload
+    numbers = _COLD.pack(record.version, record.expires, record.modified)
+    return ColdItem(
+        id=record.id,
+        expires=record.expires,
+        data=keyring.sign_cold(record.id, numbers + body) + body,
+        version=record.version,
+        site=site,
+        modified=record.modified,
+        nonce=secrets.token_urlsafe(12),
+    )
+
+
+def decode_cold(item: ColdItem, keyring: Keyring, now: float) -> Record:
+    """Return the record of a DynamoDB item, clean as of ``now``. Raises ``Unreadable``."""
+    tag, body = item.data[:TAG_BYTES], item.data[TAG_BYTES:]
+    try:
+        numbers = _COLD.pack(item.version, item.expires, item.modified)
+    except struct.error:
+        raise Unreadable("cold item with a number out of range") from None
+    if not body or not keyring.verify_cold(item.id, numbers + body, tag):
+        raise Unreadable("cold item fails authentication")
+    return Record(
+        id=item.id,
+        payload=_unpack(body),
+        version=item.version,
+        base=item.version,
+        base_expires=item.expires,
+        agreed_at=now,
+        dirty_since=0.0,
+        modified=item.modified,
+        expires=item.expires,
+    )
+
+
+def _unpack(body: bytes) -> bytes:
+    if body[0] == _COLD_PLAIN:
+        return body[1:]
+    if body[0] != _COLD_ZLIB:
+        raise Unreadable("cold item of an unknown format")
+    inflater = zlib.decompressobj()
+    payload = inflater.decompress(body[1:], MAX_PAYLOAD_BYTES)
+    if inflater.unconsumed_tail:
+        raise Unreadable("cold item inflates beyond its limit")
+    return payload

@@ -1,0 +1,169 @@
+"""The one place that joins Django's settings with the rest: one ``Runtime`` a process.
+
+It is built at the first session that is used, never at import, and never survives a fork or a
+change of the settings.
+"""
+
+import atexit
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+from django.core.cache import caches
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
+
+from .breaker import Breaker
+from .cold import ColdTier, GuardedRegion
+from .conf import Config, problems
+from .dynamo import DynamoTable
+from .hot import HotTier
+from .keys import Keyring
+from .metrics import Metrics
+from .payload import PayloadCodec
+from .reconcile import Reconciler
+from .signals import tier_down, tier_up
+from .store import TieredStore
+from .writer import Writer
+
+#: An outage of the hot tier longer than this part of a lease makes its entries distrusted.
+_DISTRUST_AFTER = 0.1
+
+_SETTINGS = {
+    "DYNAMO_FAILOVER",
+    "CACHES",
+    "SECRET_KEY",
+    "SECRET_KEY_FALLBACKS",
+    "SESSION_CACHE_ALIAS",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """The parts that ``SessionStore`` works with."""
+
+    config: Config
+    keyring: Keyring
+    codec: PayloadCodec
+    store: TieredStore
+    cold: ColdTier
+    writer: Writer
+    metrics: Metrics
+
+
+_current: Runtime | None = None
+_lock = threading.Lock()
+
+
+def current() -> Runtime:
+    """Return the runtime of this process. Raises ``ImproperlyConfigured``."""
+    return _current or _start()
+
+
+def reset() -> None:
+    """Write what is pending, within ``SHUTDOWN_TIMEOUT``, and forget the runtime."""
+    global _current
+    with _lock:
+        stopped, _current = _current, None
+    if stopped is not None:
+        stopped.writer.close(stopped.config.shutdown_timeout)
+
+
+def config() -> Config:
+    """Return the ``DYNAMO_FAILOVER`` setting. Raises ``ImproperlyConfigured``."""
+    setting = getattr(settings, "DYNAMO_FAILOVER", {})
+    found = problems(setting)
+    if found:
+        raise ImproperlyConfigured(" ".join(f"{p.message} {p.hint}" for p in found))
+    return Config.parse(setting)
+
+
+def tables(config: Config) -> list[DynamoTable]:
+    """Return the table in each region, nearest first. Asks nothing yet."""
+    # With another region to go to, that one is the second attempt.
+    attempts = 1 if len(config.regions) > 1 else 2
+    make_session: Callable[[], Any] | None = None
+    if config.boto_session is not None:
+        make_session = import_string(config.boto_session)
+    return [
+        DynamoTable(
+            config.table,
+            region,
+            connect_timeout=config.connect_timeout,
+            read_timeout=config.read_timeout,
+            attempts=attempts,
+            max_connections=config.max_connections,
+            make_session=make_session,
+        )
+        for region in config.regions
+    ]
+
+
+def build(config: Config) -> Runtime:
+    """Return a runtime of its own. Starts nothing."""
+    alias = settings.SESSION_CACHE_ALIAS
+    metrics = Metrics()
+    keyring = Keyring([settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS])
+    hot = HotTier(
+        lambda: caches[alias],
+        keyring,
+        metrics,
+        Breaker(on_change=_announce("hot")),
+        distrust_after=config.write_interval * _DISTRUST_AFTER,
+    )
+    regions = [
+        # A single slow answer of DynamoDB is no outage.
+        GuardedRegion(table, Breaker(threshold=3, on_change=_announce(table.name)))
+        for table in tables(config)
+    ]
+    cold = ColdTier(regions, metrics, deadline=config.deadline)
+    reconciler = Reconciler(hot, cold, keyring, metrics)
+    writer = Writer(reconciler, hot, cold, metrics, background=config.background)
+    return Runtime(
+        config=config,
+        keyring=keyring,
+        codec=PayloadCodec(keyring, config.encrypt),
+        store=TieredStore(config, hot, cold, reconciler, writer, metrics),
+        cold=cold,
+        writer=writer,
+        metrics=metrics,
+    )
+
+
+def _start() -> Runtime:
+    global _current
+    with _lock:
+        if _current is None:
+            started = build(config())
+            started.cold.warm()
+            started.writer.start()
+            _current = started
+        return _current
+
+
+def _announce(tier: str) -> Callable[[bool], None]:
+    def announce(up: bool) -> None:
+        (tier_up if up else tier_down).send_robust(sender=Runtime, tier=tier)
+
+    return announce
+
+
+def _reset_on_setting(*, setting: str, **kwargs: Any) -> None:
+    if setting in _SETTINGS:
+        reset()
+
+
+def _forget_after_fork() -> None:
+    # Nothing is closed: threads, connections and pending changes are the parent's.
+    global _current, _lock
+    _current = None
+    _lock = threading.Lock()
+
+
+setting_changed.connect(_reset_on_setting)
+os.register_at_fork(after_in_child=_forget_after_fork)
+atexit.register(reset)

@@ -1,0 +1,327 @@
+"""How a request's change gets into the tiers: create and save."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .cold import ColdTier
+from .conf import Config
+from .exceptions import (
+    ColdUnavailable,
+    HotUnavailable,
+    SessionEnded,
+    SessionExists,
+    SessionTooLarge,
+    SessionUnavailable,
+    ValueTooLarge,
+)
+from .hot import HotTier, State
+from .keys import label
+from .metrics import Metrics
+from .reconcile import TOMBSTONE_SECONDS, Outcome, Reconciler, Verdict, same
+from .record import Record, new_record
+from .singleflight import SingleFlight
+from .writer import Writer
+
+logger = logging.getLogger(__name__)
+
+#: Merges three payloads: as loaded, ours, theirs.
+Merge = Callable[[bytes, bytes, bytes], bytes]
+
+#: A save that loses so many races in a row gives up. One of the racers wins each round.
+_ATTEMPTS = 20
+
+#: DynamoDB's copy is written again when it has this many seconds left before it expires.
+_EXPIRY_MARGIN = 5.0
+
+NO_ANSWER = "no tier answers"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a request wants to save. ``through``: it must be in DynamoDB before the response."""
+
+    payload: bytes
+    expires: float
+    through: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a request holds of a session: a record, and if it came from the hot tier its token."""
+
+    record: Record
+    token: Any = None
+
+
+class Saver:
+    """Creates and saves sessions.
+
+    The hot tier orders the versions by compare-and-swap; where it has nothing to swap, the
+    conditional write of DynamoDB does.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        hot: HotTier,
+        cold: ColdTier,
+        reconciler: Reconciler,
+        writer: Writer,
+        flights: SingleFlight[Record | None],
+        metrics: Metrics,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config
+        self._hot = hot
+        self._cold = cold
+        self._reconciler = reconciler
+        self._writer = writer
+        self._flights = flights
+        self._metrics = metrics
+        self._now = now
+
+    def create(self, id: str, draft: Draft) -> Held:
+        """Store the first version of a session.
+
+        Raises ``SessionExists``, ``SessionUnavailable``, ``SessionTooLarge``.
+        """
+        record = new_record(id, draft.payload, draft.expires, self._now())
+        goes_cold = self._goes_cold(record)
+        try:
+            if not self._hot.add(record):
+                raise SessionExists("the id is taken")
+        except (HotUnavailable, ValueTooLarge) as error:
+            return self._create_in_cold(record, error)
+        self._metrics.count("created")
+        if goes_cold and draft.through:
+            try:
+                self._write_through(record, None)
+            except SessionUnavailable:
+                # No browser will ever hear of this key.
+                self._writer.forget(id)
+                self._hot.bury(id, TOMBSTONE_SECONDS)
+                raise
+        elif goes_cold:
+            self._writer.write_later(record, self._config.new_session_delay)
+        return Held(record)
+
+    def save(self, id: str, draft: Draft, held: Held | None, merge: Merge) -> Held:
+        """Store a new version of a session, merged with what others saved since ``held``.
+
+        Without ``held`` the draft replaces whatever there is. Returns what was stored. Raises
+        ``SessionEnded``, ``SessionUnavailable``, ``SessionTooLarge``.
+        """
+        self._metrics.count("saves")
+        merging = _Merging(draft, held, merge, self._metrics)
+        try:
+            record = self._save_in_hot(id, merging)
+        except ValueTooLarge as error:
+            self._dig(id)
+            return self._save_in_cold(id, merging, error)
+        except HotUnavailable as error:
+            return self._save_in_cold(id, merging, error)
+        if record is None:
+            return self._save_in_cold(id, merging, None)
+        if self._goes_cold(record):
+            if draft.through:
+                return self._write_through(record, merging)
+            self._writer.write_later(record, self._write_delay(record))
+        return Held(record)
+
+    def _save_in_hot(self, id: str, merging: "_Merging") -> Record | None:
+        """Compare-and-swap until it holds; None if the hot tier has no entry to build on."""
+        draft, held = merging.draft, merging.held
+        payload = draft.payload
+        current, token = (held.record, held.token) if held else (None, None)
+        for _ in range(_ATTEMPTS):
+            if current is None or token is None:
+                answer = self._hot.get(id)
+                if answer.state is State.TOMBSTONE:
+                    raise SessionEnded("it was deleted")
+                if answer.record is None:
+                    return None
+                current, token = answer.record, answer.token
+                payload = merging.onto(current)
+                if held and current.version < held.record.version:
+                    current = held.record  # the entry is from before an outage
+            record = current.changed(payload, draft.expires, self._now())
+            if self._config.oversize == "raise":
+                self._goes_cold(record)
+            if self._hot.swap(record, token):
+                return record
+            token = None
+        logger.error("Session %s: a save lost %d races in a row.", label(id), _ATTEMPTS)
+        raise SessionUnavailable("lost every race")
+
+    def _write_delay(self, record: Record) -> float:
+        if record.base:
+            due = record.dirty_since + self._config.write_interval
+            # A session shorter than the interval: its copy must not expire while it goes on.
+            due = min(due, record.base_expires - _EXPIRY_MARGIN)
+        else:
+            due = record.dirty_since + self._config.new_session_delay
+        return max(0.0, due - self._now())
+
+    def _goes_cold(self, record: Record) -> bool:
+        """Tell whether DynamoDB is to get a record. Raises ``SessionTooLarge``."""
+        if not self._cold.exists:
+            return False
+        if self._reconciler.fits(record):
+            return True
+        self._report_oversize(record, "DynamoDB's 400 KB")
+        return False
+
+    def _report_oversize(self, record: Record, limit: str) -> None:
+        self._metrics.count("oversize")
+        message = f"Session {label(record.id)} has {len(record.payload)} bytes, over {limit}."
+        if self._config.oversize == "raise":
+            raise SessionTooLarge(message + " Store less in it.")
+        logger.warning("%s It will survive the loss of one tier less.", message)
+
+    # -- DynamoDB inside the request
+
+    def _write_through(self, record: Record, merging: "_Merging | None") -> Held:
+        """Write a version that the hot tier has ordered; resolve it if another site moved on."""
+        for _ in range(_ATTEMPTS):
+            started = self._now()
+            try:
+                verdict = self._reconciler.write(record, self._reconciler.site())
+            except ColdUnavailable as error:
+                # It stands in the hot tier, but it is not durable: the response must not say so.
+                self._writer.write_later(record, 0.0)
+                raise SessionUnavailable("DynamoDB does not answer") from error
+            if verdict.outcome is Outcome.ENDED:
+                self._reconciler.end(record.id)
+                raise SessionEnded("DynamoDB says so")
+            if verdict.outcome is not Outcome.DIVERGED:
+                self._writer.note_later(record, started)
+                return Held(record)
+            if merging is None:
+                raise SessionExists("the id is taken")
+            assert verdict.theirs is not None
+            record = self._order(record, verdict.theirs, merging)
+        raise SessionUnavailable("lost every race")
+
+    def _order(self, record: Record, theirs: Record, merging: "_Merging") -> Record:
+        """Merge with another site's version, and let the hot tier order the result."""
+        payload = merging.onto(theirs, record.payload)
+        merged = record.on_top_of(theirs, payload, self._now())
+        try:
+            answer = self._hot.get(record.id)
+            held = answer.record
+            ordered = (
+                held is not None and same(held, record) and self._hot.swap(merged, answer.token)
+            )
+        except (HotUnavailable, ValueTooLarge):
+            return merged
+        if answer.state is State.TOMBSTONE:
+            raise SessionEnded("it was deleted")
+        if ordered or held is None or held.version < record.version:
+            return merged
+        return held  # another request saved on top of ours: its version includes ours
+
+    def _create_in_cold(self, record: Record, error: Exception) -> Held:
+        verdict = self._write_alone(record, error)
+        if verdict.outcome is not Outcome.WRITTEN:
+            raise SessionExists("the id is taken")
+        self._metrics.count("created")
+        return Held(record.agreed(self._now()))
+
+    def _save_in_cold(self, id: str, merging: "_Merging", error: Exception | None) -> Held:
+        """Save what the hot tier has no entry for (evicted), or with ``error`` cannot take.
+
+        DynamoDB orders the versions then, and tells whether the session has ended.
+        """
+        current = self._latest(id, merging.held)
+        if current is None:
+            raise SessionEnded("DynamoDB says so")
+        payload = merging.onto(current)
+        record = current.changed(payload, merging.draft.expires, self._now())
+        for _ in range(_ATTEMPTS):
+            verdict = self._write_alone(record, error)
+            if verdict.outcome is Outcome.ENDED:
+                raise SessionEnded("DynamoDB says so")
+            if verdict.theirs is None:
+                break
+            payload = merging.onto(verdict.theirs, record.payload)
+            record = record.on_top_of(verdict.theirs, payload, self._now())
+        else:
+            raise SessionUnavailable("lost every race")
+        self._flights.forget(id)
+        agreed = record.agreed(self._now())
+        self._writer.settled(agreed)
+        if error is None:
+            self._fill(agreed)
+        return Held(agreed)
+
+    def _latest(self, id: str, held: Held | None) -> Record | None:
+        """Return the latest version that this process knows of, or else DynamoDB."""
+        pending = self._writer.pending(id)
+        if held and (pending is None or pending.version <= held.record.version):
+            return held.record
+        if pending is not None or not self._cold.exists:
+            return pending
+        try:
+            return self._reconciler.read(id)
+        except ColdUnavailable as error:
+            raise SessionUnavailable(NO_ANSWER) from error
+
+    def _write_alone(self, record: Record, error: Exception | None) -> Verdict:
+        """Write to DynamoDB a version that no hot tier has ordered, for the reason of ``error``."""
+        if isinstance(error, ValueTooLarge):
+            self._report_oversize(record, "the limit of the hot tier")
+        if not self._cold.exists:
+            if isinstance(error, HotUnavailable):
+                raise SessionUnavailable(NO_ANSWER) from error
+            raise SessionEnded("it is not there") from error
+        try:
+            return self._reconciler.write(record, "")
+        except ValueTooLarge:
+            if isinstance(error, ValueTooLarge):
+                raise SessionTooLarge("The session is too large for both tiers.") from error
+            raise SessionUnavailable("too large for DynamoDB, and no hot tier") from error
+        except ColdUnavailable as cold_error:
+            raise SessionUnavailable(NO_ANSWER) from cold_error
+
+    def _fill(self, record: Record) -> None:
+        with contextlib.suppress(HotUnavailable, ValueTooLarge):  # DynamoDB has it
+            self._hot.add(record)
+
+    def _dig(self, id: str) -> None:
+        # What the hot tier holds is older than what it refuses.
+        try:
+            answer = self._hot.get(id)
+            if answer.state is State.TOMBSTONE:
+                raise SessionEnded("it was deleted")
+            if answer.record is not None:
+                self._hot.dig(id, answer.token)
+        except HotUnavailable:
+            pass
+
+
+class _Merging:
+    """What one request changed, ready to be put onto what others saved meanwhile."""
+
+    def __init__(self, draft: Draft, held: Held | None, merge: Merge, metrics: Metrics) -> None:
+        self.draft = draft
+        self.held = held
+        self._merge = merge
+        self._metrics = metrics
+
+    def onto(self, theirs: Record, ours: bytes | None = None) -> bytes:
+        """Return the payload that has our changes and theirs. ``ours`` includes the draft."""
+        ours = self.draft.payload if ours is None else ours
+        if self.held is None or same(theirs, self.held.record):
+            return ours
+        loaded = self.held.record
+        if theirs.version < loaded.version or (theirs.version == loaded.version and loaded.dirty):
+            # They went on from an earlier version than we: what we loaded is no common ground.
+            self._metrics.count("conflicts")
+            return ours
+        self._metrics.count("merged")
+        return self._merge(loaded.payload, ours, theirs.payload)

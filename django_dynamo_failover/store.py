@@ -1,0 +1,200 @@
+"""The way of a session through both tiers: load and delete here, create and save in ``saving``.
+
+Sessions are named by their storage id and are opaque bytes. ``SessionUnavailable`` says that no
+tier could answer; that is never taken for "there is no such session".
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+
+from .cold import ColdTier
+from .conf import Config
+from .exceptions import (
+    ColdUnavailable,
+    HotUnavailable,
+    SessionExists,
+    SessionUnavailable,
+    SessionUnreadable,
+    ValueTooLarge,
+)
+from .hot import HotAnswer, HotTier, State
+from .metrics import Metrics
+from .reconcile import TOMBSTONE_SECONDS, Reconciler
+from .record import Record
+from .saving import NO_ANSWER, Draft, Held, Merge, Saver
+from .singleflight import SingleFlight
+from .writer import Writer
+
+#: After this part of a lease the background thread renews it, so that no active user waits.
+_RENEW_AFTER = 2 / 3
+
+
+class TieredStore:
+    """Sessions in two tiers. One a process, shared by its threads."""
+
+    def __init__(
+        self,
+        config: Config,
+        hot: HotTier,
+        cold: ColdTier,
+        reconciler: Reconciler,
+        writer: Writer,
+        metrics: Metrics,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._lease = config.write_interval
+        self._hot = hot
+        self._cold = cold
+        self._reconciler = reconciler
+        self._writer = writer
+        self._metrics = metrics
+        self._now = now
+        self._reads: SingleFlight[Record | None] = SingleFlight()
+        self._saver = Saver(config, hot, cold, reconciler, writer, self._reads, metrics, now=now)
+
+    def load(self, id: str) -> Held | None:
+        """Return a session, None if it is proven that there is none.
+
+        One hot round trip, and no DynamoDB request while the lease of the hot entry holds.
+        Raises ``SessionUnavailable``.
+        """
+        try:
+            return self._load(id)
+        finally:
+            self._writer.run_due()
+
+    def create(self, id: str, draft: Draft, *, fresh: bool) -> Held:
+        """Store the first version of a session. ``fresh``: its key was made just now.
+
+        Raises ``SessionExists``, ``SessionUnavailable``, ``SessionTooLarge``.
+        """
+        if not fresh and self.load(id) is not None:
+            raise SessionExists("the id is taken")
+        return self._saver.create(id, draft)
+
+    def save(self, id: str, draft: Draft, held: Held | None, merge: Merge) -> Held:
+        """Store a new version of a session, merged with what others saved since ``held``.
+
+        Without ``held`` the draft replaces whatever there is. Returns what was stored. Raises
+        ``SessionEnded``, ``SessionUnavailable``, ``SessionTooLarge``.
+        """
+        try:
+            return self._saver.save(id, draft, held, merge)
+        finally:
+            self._writer.run_due()
+
+    def delete(self, id: str, expires: float) -> None:
+        """End a session for good: tombstone here, revocation for all sites until ``expires``.
+
+        ``expires`` is the latest that any site may think the session lives. Raises
+        ``SessionUnavailable`` if the logout cannot be promised.
+        """
+        self._metrics.count("deleted")
+        self._writer.forget(id)
+        self._reads.forget(id)
+        buried = self._bury(id, TOMBSTONE_SECONDS)
+        if not self._cold.exists:
+            if not buried:
+                raise SessionUnavailable(NO_ANSWER)
+            return
+        # Another site may be serving it, and may save it, for one lease from now.
+        revoked_until = int(expires + self._lease) + 1
+        try:
+            self._cold.revoke(id, revoked_until)
+        except ColdUnavailable as error:
+            if not buried or not self._bury(id, revoked_until - self._now()):
+                raise SessionUnavailable(NO_ANSWER) from error
+            self._metrics.count("deletes_delayed")
+            self._writer.revoke_later(id, revoked_until)
+        else:
+            if not buried:
+                self._writer.bury_later(id, revoked_until)
+        self._reads.forget(id)
+
+    def _load(self, id: str) -> Held | None:
+        try:
+            answer = self._hot.get(id)
+        except HotUnavailable:
+            return self._restore(id, refill=False)
+        record = answer.record
+        if record is None:
+            if answer.state is State.TOMBSTONE:
+                return None
+            return self._restore(id, refill=answer.state is State.MISS)
+        now = self._now()
+        if not self._is_trusted(record, now):
+            return self._renew(answer, record)
+        self._metrics.count("hot_hits")
+        if self._cold.exists and now > record.agreed_at + self._lease * _RENEW_AFTER:
+            self._writer.renew_later(id)
+        return Held(record, answer.token)
+
+    def _is_trusted(self, record: Record, now: float) -> bool:
+        if record.expires <= now:
+            return False
+        if not self._cold.exists:
+            return True
+        return now < record.agreed_at + self._lease and record.agreed_at >= self._hot.trusted_after
+
+    def _renew(self, answer: HotAnswer, record: Record) -> Held | None:
+        if not self._cold.exists:
+            return None  # it has expired: nothing else ends trust without a cold tier
+        try:
+            renewed = self._reconciler.renew(answer)
+        except (ColdUnavailable, SessionUnreadable) as error:
+            if record.expires <= self._now():
+                raise SessionUnavailable(NO_ANSWER) from error
+            self._metrics.count("trusted")
+            return Held(record, answer.token)
+        return None if renewed is None else Held(renewed)
+
+    def _restore(self, id: str, *, refill: bool) -> Held | None:
+        """Return a session that the hot tier cannot give, and give it back to the hot tier."""
+        self._metrics.count("hot_misses")
+        if not self._cold.exists:
+            if refill:
+                return None
+            raise SessionUnavailable(NO_ANSWER)
+        # A change of this process that DynamoDB does not have yet must not be forgotten.
+        pending = self._writer.pending(id)
+        try:
+            record = self._reads.run(id, lambda: self._reconciler.read(id))
+        except ColdUnavailable as error:
+            if pending is None:
+                raise SessionUnavailable(NO_ANSWER) from error
+            record = pending
+        if record is None and pending is not None and not pending.base:
+            record = pending  # a new session, on its way to DynamoDB
+        if record is None:
+            self._reconciler.report_ended(id)
+            return None
+        if pending is not None and pending.version > record.version:
+            record = pending
+        self._reconciler.report_restored(id)
+        return self._refill(record) if refill else Held(record)
+
+    def _refill(self, record: Record) -> Held | None:
+        # add, never set: a logout that came meanwhile has put its tombstone.
+        try:
+            if self._hot.add(record):
+                return Held(record)
+            answer = self._hot.get(record.id)
+        except HotUnavailable:
+            return Held(record)
+        except ValueTooLarge:
+            # Where that fails the next load tries to refill once more.
+            with contextlib.suppress(HotUnavailable):
+                self._hot.dig(record.id, None)
+            return Held(record)
+        if answer.state is State.TOMBSTONE:
+            return None
+        return Held(record) if answer.record is None else Held(answer.record, answer.token)
+
+    def _bury(self, id: str, seconds: float) -> bool:
+        try:
+            self._hot.bury(id, seconds)
+        except HotUnavailable:
+            return False
+        return True

@@ -1,0 +1,197 @@
+"""What the background thread does: bring changes to DynamoDB, renew leases, watch the hot tier."""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+from . import signals
+from .cold import ColdTier
+from .exceptions import ColdUnavailable, HotUnavailable, SessionUnreadable
+from .hot import HotAnswer, HotTier, State
+from .keys import label
+from .metrics import Metrics
+from .reconcile import TOMBSTONE_SECONDS, Reconciler
+from .record import Record
+from .scheduler import Scheduler
+
+logger = logging.getLogger(__name__)
+
+#: How often a process looks whether the hot tier lost its contents, in seconds.
+POLL_SECONDS = 2.0
+
+#: A failed job is tried again after about this many seconds. The breakers decide whether a
+#: retry reaches the network, so that it can be short.
+_RETRY_SECONDS = 1.0
+
+#: Pending payloads beyond this many bytes in one process are written early.
+MAX_PENDING_BYTES = 64 * 1024 * 1024
+
+
+class Writer:
+    """Holds what DynamoDB does not have yet of this process's changes, until it does.
+
+    One a process, never shared with a fork. With ``background=False`` (AWS Lambda and the like)
+    there is no thread, and ``run_due`` does the due work inside requests.
+    """
+
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        hot: HotTier,
+        cold: ColdTier,
+        metrics: Metrics,
+        *,
+        background: bool,
+        threads: int = 4,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._reconciler = reconciler
+        self._hot = hot
+        self._cold = cold
+        self._metrics = metrics
+        self._background = background
+        self._now = now
+        self._jobs = Scheduler(threads=threads if background else 0, clock=monotonic)
+        self._lock = threading.Lock()
+        self._pending: dict[str, Record] = {}
+        self._pending_bytes = 0
+
+    def start(self) -> None:
+        """Begin to watch the hot tier."""
+        if self._cold.exists:
+            self._jobs.put("poll", 0.0, self._poll)
+
+    def pending(self, id: str) -> Record | None:
+        """Return this process's change of a session that DynamoDB does not have yet."""
+        return self._pending.get(id)
+
+    @property
+    def pending_count(self) -> int:
+        """How many changed sessions of this process DynamoDB does not have yet."""
+        return len(self._pending)
+
+    def write_later(self, record: Record, delay: float) -> None:
+        """Bring a record to DynamoDB within ``delay`` seconds; a newer one takes its place."""
+        if not self._cold.exists:
+            return
+        # Jitter, so that the sessions of a morning's rush do not stay in step all day.
+        delay *= random.uniform(0.9, 1.0)  # noqa: S311
+        with self._lock:
+            replaced = self._pending.get(record.id)
+            self._pending[record.id] = record
+            self._pending_bytes += len(record.payload) - (len(replaced.payload) if replaced else 0)
+            if self._pending_bytes > MAX_PENDING_BYTES:
+                delay = 0.0
+            self._jobs.put(("write", record.id), delay, partial(self._write, record.id), vital=True)
+
+    def note_later(self, written: Record, started: float) -> None:
+        """Note in the hot tier that DynamoDB held ``written`` at ``started``."""
+        self.settled(written)
+        self._jobs.put(("note", written.id), 0.0, partial(self._note, written, started))
+
+    def renew_later(self, id: str) -> None:
+        """Renew the lease of a session before its user has to wait for it."""
+        if self._background and self._hot.atomic and ("renew", id) not in self._jobs:
+            self._jobs.put(("renew", id), 0.0, partial(self._renew, id))
+
+    def revoke_later(self, id: str, expires: int) -> None:
+        """Tell DynamoDB of a logout as soon as it answers."""
+        self._jobs.put(
+            ("revoke", id), _RETRY_SECONDS, partial(self._revoke, id, expires), vital=True
+        )
+
+    def bury_later(self, id: str, expires: int) -> None:
+        """Put a tombstone as soon as the hot tier answers: it may still hold the session."""
+        self._jobs.put(("bury", id), _RETRY_SECONDS, partial(self._bury, id, expires), vital=True)
+
+    def forget(self, id: str) -> None:
+        """Drop what is pending of a session that has ended."""
+        with self._lock:
+            self._forget(id)
+
+    def settled(self, written: Record) -> None:
+        """Drop what is pending of a session up to the version that DynamoDB holds now."""
+        with self._lock:
+            record = self._pending.get(written.id)
+            if record is not None and record.version <= written.version:
+                self._forget(written.id)
+
+    def run_due(self) -> None:
+        """Without a background thread: do the due work now."""
+        if not self._background:
+            self._jobs.run_due()
+
+    def flush(self, timeout: float) -> int:
+        """Write all that is pending; return how much could not be, within ``timeout`` seconds."""
+        return self._jobs.drain(timeout)
+
+    def close(self, timeout: float) -> None:
+        """Flush and stop. What DynamoDB did not take in time stays in the hot tier only."""
+        left = self.flush(timeout)
+        if left:
+            self._metrics.count("lost_writes", left)
+            logger.error("%d changes did not reach DynamoDB before this process ended.", left)
+        self._jobs.close()
+
+    def _poll(self) -> float:
+        try:
+            if self._hot.check_token():
+                self._metrics.count("hot_lost")
+                logger.warning("The hot tier lost its contents; writing what is pending.")
+                self._jobs.hurry()
+        except HotUnavailable:
+            pass  # counted; its breaker tells
+        return POLL_SECONDS
+
+    def _write(self, id: str) -> float | None:
+        record = self._pending.get(id)
+        if record is None:
+            return None
+        try:
+            self._reconciler.flush(record)
+        except SessionUnreadable:
+            pass  # logged; a retry would read the same, and the hot tier still has the session
+        except (ColdUnavailable, HotUnavailable) as error:
+            signals.cold_write_failed.send_robust(
+                sender=type(self), id=label(id), error=type(error).__name__
+            )
+            return _RETRY_SECONDS
+        self.settled(record)
+        return None
+
+    def _forget(self, id: str) -> None:
+        self._jobs.cancel(("write", id))
+        record = self._pending.pop(id, None)
+        if record is not None:
+            self._pending_bytes -= len(record.payload)
+
+    def _note(self, written: Record, started: float) -> None:
+        self._reconciler.note(written, started)
+
+    def _renew(self, id: str) -> None:
+        try:
+            answer: HotAnswer = self._hot.get(id)
+            if answer.state is State.LIVE:
+                self._reconciler.renew(answer)
+        except (HotUnavailable, ColdUnavailable, SessionUnreadable):
+            pass  # the next hit asks again; past the lease the request does it itself
+
+    def _revoke(self, id: str, expires: int) -> float | None:
+        try:
+            self._cold.revoke(id, expires)
+        except ColdUnavailable:
+            return _RETRY_SECONDS
+        return None
+
+    def _bury(self, id: str, expires: int) -> float | None:
+        if self._now() >= expires:
+            return None
+        try:
+            self._hot.bury(id, TOMBSTONE_SECONDS)
+        except HotUnavailable:
+            return _RETRY_SECONDS
+        return None
