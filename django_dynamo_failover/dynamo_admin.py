@@ -129,20 +129,18 @@ def _check_key(description: Any) -> None:
 
 
 def _turn_ttl_on(table: DynamoTable) -> Ttl:
-    state = _ask(table, "DescribeTimeToLive", _describe_ttl(table.table))
-    if state is None:
-        return "unknown to the server"
-    if _is_on(state):
+    if _ttl_is_on(table):
         return "was enabled"
-    if _ask(table, "UpdateTimeToLive", _enable_ttl(table.table)):
-        return "enabled"
+    answer: Ttl | None = _ask(table, "UpdateTimeToLive", _enable_ttl(table.table))
+    if answer is not None:
+        return answer
     # Refused: another process was faster, or it is a global table of strong consistency.
+    return "was enabled" if _ttl_is_on(table) else "refused by the server"
+
+
+def _ttl_is_on(table: DynamoTable) -> bool:
     state = _ask(table, "DescribeTimeToLive", _describe_ttl(table.table))
-    return "was enabled" if _is_on(state) else "refused by the server"
-
-
-def _is_on(state: Any) -> bool:
-    if state["TimeToLiveStatus"] not in ("ENABLED", "ENABLING"):
+    if state is None or state["TimeToLiveStatus"] not in ("ENABLED", "ENABLING"):
         return False
     if state["AttributeName"] != _TTL:
         raise TableUnfit(
@@ -157,24 +155,30 @@ def _describe_ttl(name: str) -> Callable[["DynamoDBClient"], Any]:
         try:
             return client.describe_time_to_live(TableName=name)["TimeToLiveDescription"]
         except client.exceptions.ClientError as error:
-            if error.response["Error"]["Code"] == "UnknownOperationException":
-                return None  # dynalite
+            if _code(error) == "UnknownOperationException":
+                return None
             raise
 
     return ask
 
 
-def _enable_ttl(name: str) -> Callable[["DynamoDBClient"], bool]:
-    def ask(client: "DynamoDBClient") -> bool:
+def _enable_ttl(name: str) -> Callable[["DynamoDBClient"], Ttl | None]:
+    def ask(client: "DynamoDBClient") -> Ttl | None:
         try:
             client.update_time_to_live(
                 TableName=name,
                 TimeToLiveSpecification={"Enabled": True, "AttributeName": _TTL},
             )
         except client.exceptions.ClientError as error:
-            if error.response["Error"]["Code"] == "ValidationException":
-                return False
+            if _code(error) == "UnknownOperationException":  # dynalite, though it describes TTL
+                return "unknown to the server"
+            if _code(error) == "ValidationException":
+                return None
             raise
-        return True
+        return "enabled"
 
     return ask
+
+
+def _code(error: Any) -> str:
+    return str(error.response.get("Error", {}).get("Code"))

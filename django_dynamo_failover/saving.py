@@ -159,13 +159,14 @@ class Saver:
         raise SessionUnavailable("lost every race")
 
     def _write_delay(self, record: Record) -> float:
-        if record.base:
-            due = record.dirty_since + self._config.write_interval
-            # A session shorter than the interval: its copy must not expire while it goes on.
-            due = min(due, record.base_expires - _EXPIRY_MARGIN)
-        else:
-            due = record.dirty_since + self._config.new_session_delay
-        return max(0.0, due - self._now())
+        shortest = self._config.new_session_delay
+        if not record.base:
+            return shortest
+        due = record.dirty_since + self._config.write_interval
+        # A session shorter than the interval: its copy must not expire while it goes on.
+        due = min(due, record.base_expires - _EXPIRY_MARGIN)
+        # Never at once: the hot tier may not have been told yet of a write just done.
+        return max(shortest, due - self._now())
 
     def _goes_cold(self, record: Record) -> bool:
         """Tell whether DynamoDB is to get a record. Raises ``SessionTooLarge``."""

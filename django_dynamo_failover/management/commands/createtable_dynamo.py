@@ -125,7 +125,7 @@ def _tables(region: str | None) -> tuple[str, list[DynamoTable]]:
     try:
         config = runtime.config()
         tables = runtime.tables(config)
-    except ImproperlyConfigured as error:
+    except (ImproperlyConfigured, ImportError) as error:  # BOTO_SESSION is imported
         raise CommandError(str(error), returncode=FOUND_A_PROBLEM) from None
     if not tables:
         raise CommandError(
