@@ -20,9 +20,10 @@ _NOT_SHARED = {
     "django.core.cache.backends.locmem.LocMemCache",
     "django.core.cache.backends.dummy.DummyCache",
 }
-_STOCK_MEMCACHED = {
+_UNPICKLING = {
     "django.core.cache.backends.memcached.PyMemcacheCache",
     "django.core.cache.backends.memcached.PyLibMCCache",
+    "django.core.cache.backends.redis.RedisCache",
 }
 
 
@@ -66,11 +67,11 @@ def _check_cache() -> Iterator[CheckMessage]:
             f"The hot tier is a {backend.rpartition('.')[2]}, which processes do not share.",
             f"Use {CACHE!r}; every process must see the same sessions.",
         )
-    elif backend in _STOCK_MEMCACHED:
+    elif backend in _UNPICKLING:
         yield _warning(
             "W002",
-            f"The hot tier is a {backend.rpartition('.')[2]}, which can take an outage of "
-            "memcached for a miss, waits for ever, and unpickles what memcached holds.",
+            f"The hot tier is a {backend.rpartition('.')[2]}, which unpickles what its server "
+            "holds, has no compare-and-swap and may wait for its server for ever.",
             f"Use {CACHE!r}.",
         )
 

@@ -16,7 +16,7 @@ MAC_LENGTH = 10  # 10 characters of 36 are 51 bits: enough against an online gue
 KEY_LENGTH = RANDOM_LENGTH + MAC_LENGTH
 TAG_BYTES = 16
 
-_MAC_RANGE = len(ALPHABET) ** MAC_LENGTH
+_MAC_RANGE: int = len(ALPHABET) ** MAC_LENGTH
 
 
 def storage_id(session_key: str) -> str:

@@ -34,8 +34,14 @@ class SessionMiddleware(DjangoSessionMiddleware):
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         """Save the session, and leave the cookie alone if there was no way to have or save it."""
-        if getattr(request.session, "unavailable", False):
+        session = request.session
+        if getattr(session, "unavailable", False):
             return response
+        failure = getattr(session, "failure", None)
+        if failure is not None and response.status_code == 500:
+            # Raised in another middleware below this one, for which Django answers itself.
+            response.close()
+            return _unavailable(failure)
         try:
             return super().process_response(request, response)
         except SessionUnavailable as error:

@@ -31,6 +31,9 @@ _ATTEMPTS = 4
 #: A tombstone outlives every request that may have begun before the logout.
 TOMBSTONE_SECONDS = 60
 
+#: Of so many writes a process remembers that it could not note them in the hot tier.
+_MAX_UNNOTED = 10_000
+
 #: What an item has besides the payload: names of attributes, id, numbers, tag. In bytes.
 ITEM_OVERHEAD_BYTES = 300
 
@@ -77,6 +80,7 @@ class Reconciler:
         self._keyring = keyring
         self._metrics = metrics
         self._now = now
+        self._unnoted: dict[str, tuple[Record, float]] = {}
 
     def read(self, id: str) -> Record | None:
         """Return what DynamoDB holds of a session, None if it proves that the session is over."""
@@ -220,24 +224,30 @@ class Reconciler:
 
     def note(self, written: Record, started: float) -> None:
         """Note in the hot tier that DynamoDB held ``written`` at ``started``."""
-        if not self._hot.atomic:
-            return
-        for _ in range(_ATTEMPTS):
+        for _ in range(_ATTEMPTS if self._hot.atomic else 0):
             try:
                 answer = self._hot.get(written.id)
             except HotUnavailable:
-                return
+                break
             held = answer.record
             if held is None or held.base >= written.version:
                 return
-            if held.version > written.version:
-                noted = held.ahead_of(written, started)
-            elif held.dirty and not same(held, written):
+            if held.dirty and held.version <= written.version and not same(held, written):
                 return  # a change made while the hot tier lacked ours; its own write decides
-            else:
-                noted = written.agreed(started)
-            if self._swap(noted, answer.token):
+            if self._swap(_knowing(held, written, started), answer.token):
                 return
+        if len(self._unnoted) >= _MAX_UNNOTED:
+            self._unnoted.clear()
+        self._unnoted[written.id] = written, started
+
+    def refreshed(self, record: Record) -> Record:
+        """Return a record from the hot tier with what this process could not note there."""
+        if record.id not in self._unnoted:
+            return record
+        written, started = self._unnoted.pop(record.id, (record, record.agreed_at))
+        if written.version <= record.base or written.version > record.version:
+            return record
+        return _knowing(record, written, started)
 
     def _adopt(self, theirs: Record, token: object) -> Record:
         self.report_restored(theirs.id)
@@ -287,6 +297,13 @@ class Reconciler:
         self._metrics.count("cold_unreadable")
         logger.error("Session %s: %s; refused, and left as it is.", label(id), error)
         return SessionUnreadable(str(error))
+
+
+def _knowing(held: Record, written: Record, started: float) -> Record:
+    """Return a hot entry that knows that DynamoDB held ``written`` at ``started``."""
+    if held.version > written.version:
+        return held.ahead_of(written, started)
+    return written.agreed(started)
 
 
 def same(one: Record, other: Record) -> bool:

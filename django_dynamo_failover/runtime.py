@@ -116,8 +116,8 @@ def build(config: Config) -> Runtime:
         distrust_after=config.write_interval * _DISTRUST_AFTER,
     )
     regions = [
-        # A single slow answer of DynamoDB is no outage.
-        GuardedRegion(table, Breaker(threshold=3, on_change=_announce(table.name)))
+        # A call has had a second attempt already; even so one failure is not yet an outage.
+        GuardedRegion(table, Breaker(threshold=2, on_change=_announce(table.name)))
         for table in tables(config)
     ]
     cold = ColdTier(regions, metrics, deadline=config.deadline)

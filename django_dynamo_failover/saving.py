@@ -104,7 +104,8 @@ class Saver:
             except SessionUnavailable:
                 # No browser will ever hear of this key.
                 self._writer.forget(id)
-                self._hot.bury(id, TOMBSTONE_SECONDS)
+                with contextlib.suppress(HotUnavailable):
+                    self._hot.bury(id, TOMBSTONE_SECONDS)
                 raise
         elif goes_cold:
             self._writer.write_later(record, self._config.new_session_delay)
@@ -149,6 +150,7 @@ class Saver:
                 payload = merging.onto(current)
                 if held and current.version < held.record.version:
                     current = held.record  # the entry is from before an outage
+            current = self._reconciler.refreshed(current)
             record = current.changed(payload, draft.expires, self._now())
             if self._config.oversize == "raise":
                 self._goes_cold(record)

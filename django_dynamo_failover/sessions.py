@@ -30,6 +30,9 @@ class SessionStore(SessionBase):
     anonymous_if_unavailable = False
     #: Whether this session had to be done without.
     unavailable = False
+    #: Why the last call could not be answered. The middleware looks here for what was raised
+    #: where it cannot catch it.
+    failure: SessionUnavailable | None = None
 
     _held: Held | None = None
     _fresh_key: str | None = None
@@ -45,9 +48,10 @@ class SessionStore(SessionBase):
         try:
             held = run.store.load(id) if id else None
             data = self._loads(held.record.payload) if held else {}
-        except SessionUnavailable:
+        except SessionUnavailable as error:
             run.metrics.count("unavailable")
             if not self.anonymous_if_unavailable:
+                self.failure = error
                 raise
             self.unavailable = True
             return {}

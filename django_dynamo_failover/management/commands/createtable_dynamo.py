@@ -1,8 +1,11 @@
 """``manage.py createtable_dynamo``: makes the table of every region that is configured."""
 
 import argparse
+import dataclasses
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -15,7 +18,7 @@ from django.core.management.base import (
 
 from django_dynamo_failover import runtime
 from django_dynamo_failover.dynamo import DynamoTable
-from django_dynamo_failover.dynamo_admin import TableMade, TableUnfit, make_table
+from django_dynamo_failover.dynamo_admin import TableUnfit, Ttl, make_table
 from django_dynamo_failover.exceptions import ColdUnavailable
 
 FOUND_A_PROBLEM = 1
@@ -81,43 +84,41 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         table_name, tables = _tables(options["region"])
-        for table in tables:
-            table.warm()  # all at once: looking for credentials may take seconds
-
-        results: list[dict[str, Any]] = []
-        status = 0
-        for table in tables:
-            result: dict[str, Any] = {
-                "region": table.name,
-                "ready": False,
-                "created": None,
-                "ttl": None,
-                "error": None,
-            }
-            results.append(result)
-            try:
-                made = self._make(table, options)
-            except TableUnfit as error:
-                result["error"] = str(error)
-                status = max(status, FOUND_A_PROBLEM)
-            except ColdUnavailable as error:
-                result["error"] = _explain(error)
-                status = max(status, COULD_NOT_ASK)
-            else:
-                result |= {"ready": True, "created": made.created, "ttl": made.ttl}
+        # All at once: to look for credentials takes seconds, to create a table more of them.
+        with ThreadPoolExecutor(len(tables)) as pool:
+            results = list(pool.map(lambda table: self._make(table, options), tables))
         if options["json"]:
-            self.stdout.write(json.dumps({"table": table_name, "regions": results}, indent=2))
-        if status:
-            errors = [f"{r['region']}: {r['error']}" for r in results if r["error"]]
-            raise CommandError("\n".join(errors), returncode=status)
+            regions = [dataclasses.asdict(result) for result in results]
+            self.stdout.write(json.dumps({"table": table_name, "regions": regions}, indent=2))
+        errors = [f"{result.region}: {result.error}" for result in results if result.error]
+        if errors:
+            raise CommandError("\n".join(errors), returncode=max(r.status for r in results))
 
-    def _make(self, table: DynamoTable, options: dict[str, Any]) -> TableMade:
+    def _make(self, table: DynamoTable, options: dict[str, Any]) -> "_Result":
         def say(line: str) -> None:
             if not options["json"]:
                 self.stdout.write(f"{table.name}: {line}")
                 self.stdout.flush()
 
-        return make_table(table, time.monotonic() + options["timeout"], say)
+        try:
+            made = make_table(table, time.monotonic() + options["timeout"], say)
+        except TableUnfit as error:
+            return _Result(table.name, error=str(error), status=FOUND_A_PROBLEM)
+        except ColdUnavailable as error:
+            return _Result(table.name, error=_explain(error), status=COULD_NOT_ASK)
+        return _Result(table.name, ready=True, created=made.created, ttl=made.ttl)
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What has become of the table of one region."""
+
+    region: str
+    ready: bool = False
+    created: bool | None = None
+    ttl: Ttl | None = None
+    error: str | None = None
+    status: int = 0
 
 
 def _tables(region: str | None) -> tuple[str, list[DynamoTable]]:
