@@ -21,11 +21,18 @@ import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, TypeVar
 
 import pytest
-from servers import Dynalite, Memcached, MotoServer, Redis, ServerProcess, boto3_client
+from servers import (
+    Dynalite,
+    Memcached,
+    MotoServer,
+    Redis,
+    ServerProcess,
+    boto3_client,
+    create_table,
+)
 
 # No AWS configuration of this machine takes part, here and in the processes that tests start.
 for _name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -42,7 +49,7 @@ os.environ.update(
 REGION_NAMES = ["us-east-1", "us-west-2", "eu-west-1"]
 
 ServerType = TypeVar("ServerType", bound=ServerProcess)
-client = cache(boto3_client)
+client = boto3_client
 
 
 def require(server: type[Memcached | Dynalite | Redis | MotoServer]) -> None:
@@ -52,16 +59,6 @@ def require(server: type[Memcached | Dynalite | Redis | MotoServer]) -> None:
         if os.environ.get("REQUIRE_SERVERS") == "1":
             pytest.fail(f"{message}, and REQUIRE_SERVERS=1", pytrace=False)
         pytest.skip(message)
-
-
-def create_table(endpoint_url: str, table: str, region: str = REGION_NAMES[0]) -> None:
-    """Create an empty session table, the way createtable_dynamo does but without its code."""
-    client(endpoint_url, region).create_table(
-        TableName=table,
-        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
-        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
-        BillingMode="PAY_PER_REQUEST",
-    )
 
 
 def _started(server_type: type[ServerType]) -> Iterator[ServerType]:
@@ -181,14 +178,14 @@ class Engine:
 
     def items(self, region: int = 0) -> dict[str, Mapping[str, Any]]:
         """What the table holds, by id. Counts as a Scan."""
-        scan = client(self.regions[region].endpoint_url, REGION_NAMES[region]).scan(
+        scan = boto3_client(self.regions[region].endpoint_url, REGION_NAMES[region]).scan(
             TableName=self.table, ConsistentRead=True
         )
         return {item["id"]["S"]: item for item in scan["Items"]}
 
     def put_item(self, item: Mapping[str, Any], region: int = 0) -> None:
         """Plant an item. Counts as a PutItem."""
-        client(self.regions[region].endpoint_url, REGION_NAMES[region]).put_item(
+        boto3_client(self.regions[region].endpoint_url, REGION_NAMES[region]).put_item(
             TableName=self.table, Item=item
         )
 

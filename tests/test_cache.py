@@ -57,11 +57,15 @@ MONTH = 30 * 24 * 60 * 60  # seconds
 
 @pytest.fixture
 def make_cache():
-    """``make_cache(server, …, timeout=1)``: a cache on servers or addresses, with OPTIONS."""
+    """``make_cache(server, …, timeout=1)``: a cache on servers or addresses, with OPTIONS.
+
+    Waits for 10 s if not told otherwise: a busy machine is no failure.
+    """
     made = []
 
     def make_cache(*servers, params=(), **options):
         location = [getattr(server, "address", server) for server in servers]
+        options = {"timeout": 10, "connect_timeout": 10, **options}
         cache = MemcachedCache(location, {**dict(params), "OPTIONS": options})
         made.append(cache)
         return cache
@@ -195,6 +199,12 @@ def open_connections(cache, count):
 def connections(memcached):
     """How many connections were ever made to the server, that of this look included."""
     return memcached.stats()["total_connections"]
+
+
+def freeze(memcached):
+    """Freeze the server, and wait until it is: a signal takes its time."""
+    memcached.freeze()
+    os.waitid(os.P_PID, memcached.pid, os.WSTOPPED | os.WNOWAIT)
 
 
 def ttl(memcached, key):
@@ -520,6 +530,14 @@ def test_cas_does_not_store_where_the_key_is_gone(cache):
     assert cache.get("a") is None
 
 
+def test_cas_stores_in_the_version_that_gets_read(cache):
+    cache.set("a", b"1")
+    cache.set("a", b"2", version=2)
+    _, token = cache.gets("a", version=2)
+    assert cache.cas("a", b"3", token, version=2)
+    assert (cache.get("a"), cache.get("a", version=2)) == (b"1", b"3")
+
+
 def test_a_token_is_used_up_by_its_own_cas(cache):
     cache.set("a", b"1")
     _, token = cache.gets("a")
@@ -600,15 +618,16 @@ def test_a_server_that_is_down_is_an_error_not_a_miss(make_cache, start, command
 def test_a_frozen_server_is_an_error_in_time_and_its_late_reply_is_nobodys(
     make_cache, memcached, command
 ):
-    cache = make_cache(memcached, timeout=0.1)
+    cache = make_cache(memcached, timeout=0.2)
     cache.set_many({"a": 1, "other": b"other"})
-    memcached.freeze()
-    for _ in range(3):
+    freeze(memcached)
+    for _ in range(2):
         began = time.monotonic()
         with pytest.raises(TimeoutError):
             command(cache)
-        assert time.monotonic() - began < 0.4
+        assert time.monotonic() - began < 2
     memcached.thaw()
+    memcached.stats()  # it is awake
     late = [None] if command is COMMANDS["clear"] else []  # it may still clear now
     for _ in range(5):
         assert cache.get("missing") is None
@@ -620,7 +639,7 @@ def test_a_frozen_server_is_an_error_in_time_and_its_late_reply_is_nobodys(
 
 def test_a_worker_that_is_told_to_exit_while_it_waits_leaves_no_reply_behind(cache, memcached):
     cache.set_many({"a": b"a", "b": b"b"})
-    memcached.freeze()
+    freeze(memcached)
 
     def abort(*args):
         raise SystemExit
@@ -637,10 +656,10 @@ def test_a_worker_that_is_told_to_exit_while_it_waits_leaves_no_reply_behind(cac
 
 
 def test_a_command_that_timed_out_is_not_sent_again(make_cache, memcached, relay):
-    cache = make_cache(relay, timeout=0.1)
+    cache = make_cache(relay, timeout=0.3)
     cache.get("a")
     del relay.commands[:]
-    memcached.freeze()
+    freeze(memcached)
     with pytest.raises(TimeoutError):
         cache.set("a", b"1")
     assert len(relay.commands) == 1
@@ -736,7 +755,7 @@ def test_a_lost_reply_makes_no_counter_count_twice(make_cache, relay, name, afte
     ],
 )
 def test_an_answer_to_something_else_is_an_error_not_a_miss(make_cache, relay, answer, error):
-    cache = make_cache(relay, timeout=0.1)
+    cache = make_cache(relay, timeout=0.3 if error is TimeoutError else 10)
     cache.set("a", b"mine")
     relay.answer = answer
     for read in [cache.get, cache.gets, lambda key: cache.get_many([key])]:
@@ -779,7 +798,7 @@ def test_a_release_of_this_package_moves_no_key(make_cache):
 
 def test_with_one_server_down_its_keys_fail_and_all_others_work(make_cache, start):
     servers = up, down = [start(Memcached), start(Memcached)]
-    cache = make_cache(*servers, timeout=0.1)
+    cache = make_cache(*servers)
     up_keys, down_keys = keys_by_server(cache, servers, 40)
     down.kill()
     for _ in range(3):

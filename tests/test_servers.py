@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError, HTTPClientError
-from servers import Dynalite, Memcached
-
-from .conftest import client, create_table
+from servers import Dynalite, Memcached, boto3_client, create_table
 
 ORPHANS = """
 import os, signal
@@ -25,11 +23,11 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def put(server, table, name):
-    client(server.endpoint_url).put_item(TableName=table, Item={"id": {"S": name}})
+    boto3_client(server.endpoint_url).put_item(TableName=table, Item={"id": {"S": name}})
 
 
 def stored(server, table):
-    scan = client(server.endpoint_url).scan(TableName=table)
+    scan = boto3_client(server.endpoint_url).scan(TableName=table)
     return sorted(item["id"]["S"] for item in scan["Items"])
 
 
@@ -109,7 +107,7 @@ def test_dynalite_loses_a_request_or_its_reply(dynamodb, table, after):
 def test_dynalite_leaves_a_batch_undone(dynamodb, table):
     dynamodb.fail("*", "unprocessed")
     batch = {table: [{"PutRequest": {"Item": {"id": {"S": "a"}}}}]}
-    answer = client(dynamodb.endpoint_url).batch_write_item(RequestItems=batch)
+    answer = boto3_client(dynamodb.endpoint_url).batch_write_item(RequestItems=batch)
     assert answer["UnprocessedItems"] == batch
     assert stored(dynamodb, table) == []
 

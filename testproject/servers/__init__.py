@@ -7,6 +7,8 @@ even if that is killed with -9.
 
 from __future__ import annotations
 
+import time
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from .dynamodb import Dynalite, MotoServer
@@ -25,6 +27,7 @@ __all__ = [
     "Redis",
     "ServerProcess",
     "boto3_client",
+    "create_table",
     "dynamodb_server",
     "free_port",
     "hot_server",
@@ -41,8 +44,9 @@ def hot_server() -> Memcached | None:
     return Memcached() if Memcached.available() else None
 
 
+@cache
 def boto3_client(endpoint_url: str, region: str = "us-east-1") -> DynamoDBClient:
-    """A client with credentials of its own making, to look into a server."""
+    """The one client for this server and region, with credentials of its own making."""
     import boto3
     from botocore.config import Config
 
@@ -54,3 +58,17 @@ def boto3_client(endpoint_url: str, region: str = "us-east-1") -> DynamoDBClient
     config = Config(connect_timeout=1, read_timeout=10, retries={"total_max_attempts": 2})
     client: DynamoDBClient = session.client("dynamodb", endpoint_url=endpoint_url, config=config)
     return client
+
+
+def create_table(endpoint_url: str, table: str, region: str = "us-east-1") -> None:
+    """Create an empty session table as createtable_dynamo does, without its code."""
+    client = boto3_client(endpoint_url, region)
+    client.create_table(
+        TableName=table,
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    # dynalite refuses items for a moment, even where a table shall take 0 ms to be created.
+    while client.describe_table(TableName=table)["Table"]["TableStatus"] != "ACTIVE":
+        time.sleep(0.001)

@@ -22,7 +22,7 @@ import django
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY / "testproject"), str(REPOSITORY)]
 
-from servers import Dynalite, Memcached, boto3_client  # noqa: E402
+from servers import Dynalite, Memcached, create_table  # noqa: E402
 
 AT_LEAST = 65  # tests in SessionTestsMixin of Django 5.2; a smaller number means that we lost some
 ASKS_THE_DATABASE = {"test_empty_session_saved"}  # looks into the table django_session
@@ -70,12 +70,7 @@ def configure(engine: str, memcached: Memcached, dynamodb: Dynalite) -> None:
         settings.CACHES["sessions"]["BACKEND"] = (
             "django.core.cache.backends.memcached.PyMemcacheCache"
         )
-    boto3_client(dynamodb.endpoint_url).create_table(
-        TableName=TABLE,
-        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
-        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
-        BillingMode="PAY_PER_REQUEST",
-    )
+    create_table(dynamodb.endpoint_url, TABLE)
     django.setup()
     setup_test_environment()
 
