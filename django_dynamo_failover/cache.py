@@ -1,5 +1,6 @@
 """A Django cache backend for memcached that never passes an outage off as a miss."""
 
+import atexit
 import math
 import re
 from collections import deque
@@ -60,32 +61,27 @@ class _PlainSerde:
         )
 
     def deserialize(self, key: object, value: bytes, flags: int) -> bytes | str | int:
-        try:
-            if flags == 0:
-                return value
+        if flags == 0:
+            return value
+        with suppress(ValueError):
             if flags == _TEXT:
                 return value.decode()
             if flags == _INTEGER:
                 return int(value)  # decr leaves blanks behind the digits
-        except ValueError:
-            pass
         raise Unreadable(f"a value that MemcachedCache did not write (flags {flags}), not decoded")
 
 
 class _Connection(Client):
     """One socket to one server, for one thread at a time."""
 
-    sock: Any  # a socket, None before the first command
+    sock: Any  # None before the first command
     released: float  # monotonic seconds
 
     def check_key(self, key: Any, key_prefix: bytes) -> bytes:
         return str(key).encode()  # MemcachedCache.validate_key has checked it
 
     def fetch(self, keys: Iterable[str]) -> dict[str, tuple[Any, bytes]]:
-        """Return value and token of each key that is there.
-
-        Like ``Client.gets_many``, but faster, and the answer to another question is no miss.
-        """
+        """Return value and token of each key that is there. A wrong answer is not a miss."""
         wanted = {key.encode(): key for key in keys}
         if self.sock is None:
             self._connect()
@@ -94,9 +90,8 @@ class _Connection(Client):
         buffer, at = b"", 0
         while True:
             while (end := buffer.find(b"\r\n", at)) < 0:
-                buffer = self._more(buffer, len(buffer) + 1)
-            line = buffer[at:end]
-            at = end + 2
+                buffer, at = self._more(buffer[at:], len(buffer) - at + 1), 0
+            line, at = buffer[at:end], end + 2
             if line == b"END" and at == len(buffer):
                 return found
             words = line.split(b" ")
@@ -104,17 +99,18 @@ class _Connection(Client):
                 self._raise_errors(line, b"gets")
                 raise MemcacheUnknownError(words[0])
             _, key, flags, size, token = words
-            start, at = at, at + int(size) + 2
-            if len(buffer) < at:
-                buffer = self._more(buffer, at)
-            value: Any = buffer[start : at - 2]
+            length = int(size) + 2
+            if len(buffer) < at + length:
+                buffer, at = self._more(buffer[at:], length), 0
+            value: Any = buffer[at : at + length - 2]
+            at += length
             if flags != b"0":
                 value = self.serde.deserialize(key, value, int(flags))
             found[wanted[key]] = value, token
 
-    def _more(self, buffer: bytes, size: int) -> bytes:
-        """Return the buffer with what comes next: to ``size`` bytes at least."""
-        chunks, missing = [buffer], size - len(buffer)
+    def _more(self, start: bytes, size: int) -> bytes:
+        """Return the start with what comes after it: ``size`` bytes at least."""
+        chunks, missing = [start], size - len(start)
         while missing > 0:
             if not (chunk := self.sock.recv(_CHUNK)):
                 raise MemcacheUnexpectedCloseError
@@ -123,14 +119,11 @@ class _Connection(Client):
         return b"".join(chunks)
 
 
-_SERDE = _PlainSerde()
-
-
 class _Pool:
     """The connections of this process to one server, shared by its threads."""
 
     def __init__(self, address: _Address, options: dict[str, Any]) -> None:
-        self._client = {**options, "server": address, "serde": _SERDE, "default_noreply": False}
+        self._client = options | {"server": address, "serde": _PlainSerde()}
         self._max_idle = self._client.pop("max_pool_size")
         self._idle_timeout = self._client.pop("pool_idle_timeout")
         # Last in, first out. A deque's methods are atomic: no lock, and none for a fork to break.
@@ -146,7 +139,7 @@ class _Pool:
         """
         connection = self._take()
         while True:
-            used = connection or _Connection(**self._client)
+            used = connection or _Connection(default_noreply=False, **self._client)
             try:
                 result = command(used, *args)
             except BaseException as error:  # a worker's SystemExit too: the reply is still to come
@@ -190,6 +183,12 @@ class _Pool:
 
 #: ``caches[alias]`` is one instance per thread; this is what the threads have in common.
 _pools: dict[tuple[_Address, tuple[Any, ...]], _Pool] = {}
+
+
+@atexit.register
+def _disconnect_all() -> None:
+    for pool in list(_pools.values()):
+        pool.disconnect()
 
 
 def _at_key(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -280,7 +279,7 @@ class MemcachedCache(PyMemcacheCache):
         self._cache = _Servers(_addresses(server), options)
 
     def gets(self, key: Any, version: int | None = None) -> tuple[Any, bytes] | None:
-        """Return the value and the token that ``cas`` takes; None is a miss."""
+        """Return the value and the token that ``cas`` takes, None for a miss."""
         return self._cache.gets(self.make_and_validate_key(key, version))
 
     def cas(
@@ -296,8 +295,7 @@ class MemcachedCache(PyMemcacheCache):
         Return False if it has changed or is gone. ``timeout``: seconds, as for ``set``.
         """
         key = self.make_and_validate_key(key, version)
-        expire = self.get_backend_timeout(timeout)
-        return bool(self._cache.cas(key, value, token, expire))
+        return bool(self._cache.cas(key, value, token, self.get_backend_timeout(timeout)))
 
     def get_backend_timeout(self, timeout: float | None = DEFAULT_TIMEOUT) -> int:
         # memcached keeps 32 bits: past 2038 it would expire at once, below -2**31 never.

@@ -6,6 +6,8 @@ import os
 import pickle
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -243,6 +245,19 @@ def test_a_value_of_any_size_is_read_whole(cache, size):
     cache.set("b", b"next")
     assert cache.get("a") == value
     assert cache.get_many(["a", "b"]) == {"a": value, "b": b"next"}
+
+
+def test_many_large_values_are_read_in_linear_time(cache):
+    data = {f"key{number}": b"%d" % (number % 10) * 100_000 for number in range(300)}
+    cache.set_many(data)
+    few = dict(list(data.items())[:10])
+
+    def seconds_per_value(data):
+        began = time.process_time()
+        assert cache.get_many(data) == data
+        return (time.process_time() - began) / len(data)
+
+    assert seconds_per_value(data) < 10 * min(seconds_per_value(few) for _ in range(5))
 
 
 def test_a_reply_is_read_whole_also_if_it_comes_byte_by_byte(make_cache, relay):
@@ -919,18 +934,47 @@ def test_a_forked_child_does_not_use_its_parents_connections(make_cache, start, 
     before = connections(memcached)
     reader, writer = os.pipe()
     pid = fork()
-    name = "parent" if pid else "child"
-    right = all(cache.get(name) == name.encode() for _ in range(300))
-    if not pid:
-        os.write(writer, b"right" if right else b"wrong")
-        os._exit(0)
+    right = False
+    try:
+        name = "parent" if pid else "child"
+        right = all(cache.get(name) == name.encode() for _ in range(300))
+    finally:
+        if not pid:
+            os.write(writer, b"right" if right else b"wrong")
+            os._exit(0)
     os.close(writer)
     with open(reader, "rb") as pipe:  # noqa: PTH123
         assert pipe.read() == b"right"
     assert os.waitpid(pid, 0) == (pid, 0)
     assert right
-    assert cache.get("parent") == b"parent"
-    assert connections(memcached) == before + 1 + 1
+    assert connections(memcached) == before + 1 + 1  # the child's, and this look's
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_parent_keeps_its_connections_when_a_child_ends(make_cache, start):
+    memcached = start(Memcached)
+    cache = make_cache(memcached)
+    cache.set("a", b"1")
+    before = connections(memcached)
+    if not (pid := os.fork()):
+        with suppress(Exception):
+            cache.get("a")
+            cache.disconnect()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert cache.get("a") == b"1"
+    assert connections(memcached) == before + 1 + 1  # the child's, and this look's
+
+
+def test_a_process_ends_without_a_warning_about_its_connections(memcached):
+    program = f"""
+from django_dynamo_failover.cache import MemcachedCache
+MemcachedCache({memcached.address!r}, {{}}).set("a", b"1")
+"""
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", program]
+    done = subprocess.run(command, capture_output=True, check=False, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert memcached.get(":1:a") == b"1"
 
 
 @pytest.mark.parametrize("form", ["unix:{}", "{}"])
