@@ -3,6 +3,7 @@
 What a configuration must answer otherwise is said in ``configurations.Configuration``.
 """
 
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from threading import Barrier, Thread
@@ -10,18 +11,15 @@ from threading import Barrier, Thread
 import pytest
 from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError, UpdateError
-from servers import Memcached
 
 from django_dynamo_failover.exceptions import SessionUnavailable
 from django_dynamo_failover.runtime import current
 
 from .configurations import (
     CONFIGURATIONS,
-    STOCK,
     Configuration,
     Site,
     close_site,
-    eventually,
     later,
     open_site,
 )
@@ -386,3 +384,66 @@ class TestConcurrency:
         for thread in threads:
             thread.join()
         assert site.data(key) == {"start": 1, **dict.fromkeys(names, True)}
+
+
+class TestBothTiersDown:
+    """Nothing is pretended, and no session ends."""
+
+    @pytest.fixture
+    def site(self, request, monkeypatch):
+        nothing = Configuration("both tiers down", down=("hot", "cold"))
+        yield open_site(nothing, request, monkeypatch)
+        close_site()
+
+    @pytest.mark.parametrize(
+        "ask",
+        [
+            lambda session: session.load(),
+            lambda session: session.get("a"),
+            lambda session: session.exists(session.session_key),
+            lambda session: (session.clear(), session.save()),
+            lambda session: session.save(must_create=True),
+            lambda session: session.delete(),
+        ],
+        ids=["load", "get", "exists", "save", "create", "delete"],
+    )
+    def test_every_answer_is_unavailable_and_the_key_stays(self, site, ask):
+        key = current().keyring.new_session_key()
+        session = site.session(key)
+        with pytest.raises(SessionUnavailable):
+            ask(session)
+        assert session.session_key == key
+
+    def test_a_new_session_is_refused(self, site):
+        session = site.session()
+        session["a"] = 1
+        with pytest.raises(SessionUnavailable):
+            session.save()
+
+    def test_a_made_up_key_is_still_known_to_be_one(self, site):
+        session = site.session("made0up0" * 4)
+        assert session.load() == {}
+        assert not session.exists("made0up0" * 4)
+
+
+@pytest.mark.parametrize(
+    "configuration", [Configuration("both tiers up"), Configuration("hot down", down=("hot",))], ids=str
+)
+def test_a_process_ends_without_a_word_once_dynamodb_has_it_all(
+    configuration, request, monkeypatch, caplog
+):
+    site = open_site(configuration, request, monkeypatch)
+    session, other = site.new(a=1), site.new(a=2)
+    session["a"] = 3
+    session.save()
+    other.delete()
+    metrics = current().metrics
+    site.engine.configure(SHUTDOWN_TIMEOUT=5)
+    caplog.clear()
+    began = time.monotonic()
+    close_site()
+    assert time.monotonic() - began < 2
+    assert site.data(session.session_key) == {"a": 3}
+    assert metrics.snapshot()["lost_writes"] == 0
+    assert "did not reach" not in caplog.text
+    close_site()

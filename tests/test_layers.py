@@ -12,8 +12,9 @@ NAME = django_dynamo_failover.__name__
 PACKAGE = Path(django_dynamo_failover.__file__).parent
 MAX_LINES = 350
 
-# From the bottom. A module imports only from groups above its own in this list. `cache` and the
-# package itself stand beside: nothing imports `cache`, which Django loads by its name in CACHES.
+# From the bottom. A module imports only from groups above its own in this list. `cache`, with
+# `memcached` below it, and the package itself stand beside: nothing imports `cache`, which Django
+# loads by its name in CACHES.
 LAYERS = [
     {"exceptions", "keys", "breaker", "metrics", "signals", "scheduler", "singleflight", "merge"},
     {"conf", "record"},
@@ -30,14 +31,14 @@ LAYERS = [
     {"checks", "models", "middleware", "views"},
     {"admin", "apps", "urls", "management"},
 ]
-BESIDE = {"cache": {"exceptions"}, "": set()}
+BESIDE = {"cache": {"memcached"}, "memcached": {"exceptions"}, "": set()}
 SURFACE = LAYERS[-2] | LAYERS[-1]
 
 # Who alone may import what is not ours.
 RESERVED = {
     "boto3": {"dynamo_client"},
     "botocore": {"dynamo_client"},
-    "pymemcache": {"cache"},
+    "pymemcache": {"cache", "memcached"},
     "django.conf": {"runtime", "sessions"} | SURFACE,
     "django.core.cache": {"cache", "hot", "runtime"} | SURFACE,
     "django.contrib.sessions": {"sessions"} | SURFACE,

@@ -41,6 +41,7 @@ class Visitor(Client):
         self.slowest = 0.0
 
     def request(self, **request):
+        self.handler._middleware_chain = None  # settings.MIDDLEWARE may have changed
         began = time.monotonic()
         response = super().request(**request)
         took = time.monotonic() - began

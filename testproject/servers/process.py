@@ -188,6 +188,8 @@ class ServerProcess:
     def freeze(self) -> None:
         """SIGSTOP: the port still accepts connections, nothing answers."""
         self._signal(signal.SIGSTOP)
+        if self._process is not None:  # the signal is not there at once
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """SIGCONT: go on after freeze()."""
