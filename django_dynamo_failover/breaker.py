@@ -31,13 +31,13 @@ class Breaker:
         self._longest_wait = longest_wait
         self._probe_timeout = probe_timeout
         self._clock = clock
-        self._on_change = on_change
+        #: Called with True when it closes and False when it opens, outside the lock.
+        self.on_change = on_change
         self._lock = threading.Lock()
         self._failures = 0
         self._wait = first_wait
         self._closed = True
         self._probing = False
-        self._opened_at = 0.0
         self._next_probe = 0.0
 
     @property
@@ -59,20 +59,19 @@ class Breaker:
             self._next_probe = now + self._probe_timeout
             return True
 
-    def success(self) -> float:
-        """Report that a call went through; return for how many seconds the breaker was open."""
+    def success(self) -> bool:
+        """Report that a call went through; tell whether it is the first one after an outage."""
         if self._closed and not self._failures:
-            return 0.0
+            return False
         with self._lock:
             was_open = not self._closed
-            down = self._clock() - self._opened_at if was_open else 0.0
             self._closed = True
             self._probing = False
             self._failures = 0
             self._wait = self._first_wait
-        if was_open and self._on_change:
-            self._on_change(True)
-        return down
+        if was_open and self.on_change:
+            self.on_change(True)
+        return was_open
 
     def failure(self) -> None:
         """Report that a call failed."""
@@ -82,7 +81,6 @@ class Breaker:
                 if self._failures < self._threshold:
                     return
                 self._closed = False
-                self._opened_at = self._clock()
                 self._wait = self._first_wait
             elif self._probing:
                 self._wait = min(self._wait * 2, self._longest_wait)
@@ -91,5 +89,5 @@ class Breaker:
             opened = not self._probing
             self._probing = False
             self._next_probe = self._clock() + self._wait * random.uniform(0.8, 1.2)  # noqa: S311
-        if opened and self._on_change:
-            self._on_change(False)
+        if opened and self.on_change:
+            self.on_change(False)

@@ -199,9 +199,6 @@ class _ClientMaker:
 
     def start(self) -> "Future[DynamoDBClient | FailoverError]":
         """Return the client to be. It is being made, or was, or could not be a moment ago."""
-        future = self._future
-        if future is not None and not self._is_over(future):
-            return future
         with self._lock:
             if self._future is not None and not self._is_over(self._future):
                 return self._future

@@ -59,8 +59,8 @@ class HotTier:
     entry and a swap is atomic. On any other cache a swap is get-then-set, and the tombstone is
     a key of its own beside the entry, so that a save that raced with the logout still loses.
 
-    ``distrust_after``: seconds of outage after which the entries from before it are distrusted
-    (``trusted_after``): they may have missed logouts and other sites' changes.
+    After an outage the entries from before it are distrusted (``trusted_after``): they may have
+    missed changes and logouts.
     """
 
     def __init__(
@@ -70,14 +70,12 @@ class HotTier:
         metrics: Metrics,
         breaker: Breaker,
         *,
-        distrust_after: float,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._get_cache = get_cache
         self._keyring = keyring
         self._metrics = metrics
         self._breaker = breaker
-        self._distrust_after = distrust_after
         self._now = now
         self._token: str | None = None
         cache = get_cache()
@@ -133,9 +131,14 @@ class HotTier:
         return self._call(self._access.swap, key, _HOLE, token, _HOLE_SECONDS)
 
     def bury(self, id: str, seconds: float) -> None:
-        """Put a tombstone, whatever is held. Raises ``HotUnavailable``."""
+        """Put a tombstone, whatever is held. Raises ``HotUnavailable``.
+
+        Tries also while the tier is thought to be down: a frozen memcached takes the tombstone
+        from its socket when it thaws, before it serves the session to anyone.
+        """
         tombstone = encode_tombstone(id, self._keyring)
-        self._call(self._access.bury, _PREFIX + id, tombstone, math.ceil(seconds))
+        key = _PREFIX + id
+        self._call(self._access.bury, key, tombstone, math.ceil(seconds), insist=True)
 
     def site_token(self) -> str:
         """Return the random value that names this hot tier. Raises ``HotUnavailable``."""
@@ -169,8 +172,8 @@ class HotTier:
         # At least a second: 0 would mean "delete" and a negative one is undefined.
         return max(1, math.ceil(record.expires - self._now()))
 
-    def _call(self, operation: Callable[..., _T], *args: Any) -> _T:
-        if not self._breaker.allow():
+    def _call(self, operation: Callable[..., _T], *args: Any, insist: bool = False) -> _T:
+        if not self._breaker.allow() and not insist:
             raise HotUnavailable("not asked: it was down a moment ago")
         try:
             result = operation(self._get_cache(), *args)
@@ -185,7 +188,7 @@ class HotTier:
             self._metrics.count("hot_errors")
             self._breaker.failure()
             raise HotUnavailable(type(error).__name__) from error
-        if self._breaker.success() > self._distrust_after:
+        if self._breaker.success():
             self.trusted_after = self._now()
         return result
 

@@ -2,8 +2,11 @@
 
 import logging
 
+from django.conf import settings
 from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.utils.cache import patch_vary_headers
 
 from . import runtime
 from .exceptions import SessionUnavailable
@@ -21,7 +24,24 @@ class SessionMiddleware(DjangoSessionMiddleware):
     or with ``ON_UNAVAILABLE = "anonymous"`` the page without a session.
     """
 
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        """Answer a request; also when Django's own error page wanted the session."""
+        if self.async_mode:
+            return super().__call__(request)  # a coroutine: that of __acall__
+        try:
+            return super().__call__(request)
+        except SessionUnavailable as error:
+            return _unavailable(error)
+
+    async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
+        """Answer a request, as ``__call__``."""
+        try:
+            return await super().__acall__(request)
+        except SessionUnavailable as error:
+            return _unavailable(error)
+
     def process_request(self, request: HttpRequest) -> None:
+        """Put the session on the request. Asks no tier yet."""
         super().process_request(request)
         anonymous = runtime.current().config.on_unavailable == "anonymous"
         request.session.anonymous_if_unavailable = anonymous  # type: ignore[attr-defined]
@@ -35,18 +55,21 @@ class SessionMiddleware(DjangoSessionMiddleware):
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         """Save the session, and leave the cookie alone if there was no way to have or save it."""
         session = request.session
-        if getattr(session, "unavailable", False):
-            return response
         failure = getattr(session, "failure", None)
         if failure is not None and response.status_code == 500:
             # Raised in another middleware below this one, for which Django answers itself.
             response.close()
             return _unavailable(failure)
-        try:
-            return super().process_response(request, response)
-        except SessionUnavailable as error:
-            response.close()
-            return _unavailable(error)
+        if not getattr(session, "unavailable", False):
+            try:
+                response = super().process_response(request, response)
+            except SessionUnavailable as error:
+                response.close()
+                return _unavailable(error)
+        if getattr(session, "unavailable", False):  # which it may be only since it was to be saved
+            response.cookies.pop(settings.SESSION_COOKIE_NAME, None)
+            patch_vary_headers(response, ("Cookie",))
+        return response
 
 
 def _unavailable(error: SessionUnavailable) -> HttpResponse:

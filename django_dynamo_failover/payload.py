@@ -5,12 +5,16 @@ Both tiers hold the same payload, so that a failover never changes a type.
 
 import os
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .exceptions import Unreadable
 from .keys import Keyring
 from .record import MAX_PAYLOAD_BYTES
+
+#: Merges three payloads of a session: as loaded, ours, theirs.
+Merge = Callable[[bytes, bytes, bytes], bytes]
 
 _PLAIN = b"p"
 _SEALED = b"e"

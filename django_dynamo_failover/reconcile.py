@@ -21,6 +21,7 @@ from .exceptions import (
 from .hot import HotAnswer, HotTier, State
 from .keys import Keyring, label
 from .metrics import Metrics
+from .payload import Merge
 from .record import ColdItem, Record, decode_cold, encode_cold
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,19 @@ class Verdict:
 
     outcome: Outcome
     theirs: Record | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A change that DynamoDB does not have yet.
+
+    ``loaded`` is the payload that the first of the pending saves of this process started from,
+    and ``merge`` puts what they changed onto another version.
+    """
+
+    record: Record
+    loaded: bytes = b""
+    merge: Merge | None = None
 
 
 class Reconciler:
@@ -164,31 +178,39 @@ class Reconciler:
             return self._settle(record, token, self._now())
         return self._adopt(found, token)
 
-    def flush(self, pending: Record) -> None:
+    def flush(self, pending: Pending) -> None:
         """Bring a change to DynamoDB, or a later one that the hot tier has by now."""
+        newest, token = pending.record, None
         try:
-            answer = self._hot.get(pending.id)
+            answer = self._hot.get(newest.id)
         except HotUnavailable:
             answer = _UNKNOWN
         if answer.state is State.TOMBSTONE:
             return
-        newest, token = pending, None
-        if answer.record is not None:
+        held = answer.record
+        if held is not None:
             # Without compare-and-swap the background thread does not write the hot tier.
             token = answer.token if self._hot.atomic else None
-            newest = answer.record
-            if newest.version < pending.version:
-                newest = self._forgotten(newest, pending)
-            elif not newest.dirty:
+            if held.version < newest.version:
+                newest = self._forgotten(held, pending)
+            elif held.dirty:
+                newest = held
+            else:
                 return  # another process was first
         self._write_back(newest, token)
 
-    def _forgotten(self, held: Record, pending: Record) -> Record:
-        # The hot tier had dropped the pending change and was filled again from DynamoDB.
-        if not held.dirty:
-            return replace(pending, base=max(held.base, pending.base))
-        self._report_conflict(held.id, "ours")
-        return replace(held, version=pending.version + 1)
+    def _forgotten(self, held: Record, pending: Pending) -> Record:
+        # The hot tier had dropped our change and was filled again with an earlier version.
+        ours = pending.record
+        base = replace(ours, base=max(held.base, ours.base))
+        if held.modified <= ours.modified:
+            return base
+        if pending.merge is None:
+            self._report_conflict(held.id, "theirs")
+            return replace(held, version=ours.version + 1)
+        self._metrics.count("merged")
+        payload = pending.merge(pending.loaded, ours.payload, held.payload)
+        return base.changed(payload, held.expires, self._now())
 
     def _write_back(self, record: Record, token: object) -> Record | None:
         for _ in range(_ATTEMPTS):
@@ -199,7 +221,7 @@ class Reconciler:
                 return self._keep_oversize(record, token)
             if verdict.outcome is Outcome.ENDED:
                 self.end(record.id)
-            return None
+                return None
             theirs = verdict.theirs
             if theirs is None or same(theirs, record):
                 return self._settle(record, token, started)
@@ -219,20 +241,21 @@ class Reconciler:
     def _settle(self, record: Record, token: object, started: float) -> Record:
         agreed = record.agreed(started)
         if token is None or not self._swap(agreed, token):
-            self.note(record, started)
+            with contextlib.suppress(HotUnavailable):
+                self.note(record, started)
         return agreed
 
     def note(self, written: Record, started: float) -> None:
-        """Note in the hot tier that DynamoDB held ``written`` at ``started``."""
+        """Note in the hot tier that DynamoDB held ``written`` at ``started``.
+
+        Raises ``HotUnavailable``.
+        """
         for _ in range(_ATTEMPTS if self._hot.atomic else 0):
-            try:
-                answer = self._hot.get(written.id)
-            except HotUnavailable:
-                break
+            answer = self._hot.get(written.id)
             held = answer.record
             if held is None or held.base >= written.version:
                 return
-            if held.dirty and held.version <= written.version and not same(held, written):
+            if held.version <= written.version and held.modified > written.modified:
                 return  # a change made while the hot tier lacked ours; its own write decides
             if self._swap(_knowing(held, written, started), answer.token):
                 return

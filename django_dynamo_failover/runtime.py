@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -29,9 +30,6 @@ from .reconcile import Reconciler
 from .signals import tier_down, tier_up
 from .store import TieredStore
 from .writer import Writer
-
-#: An outage of the hot tier longer than this part of a lease makes its entries distrusted.
-_DISTRUST_AFTER = 0.1
 
 _SETTINGS = {
     "DYNAMO_FAILOVER",
@@ -108,21 +106,17 @@ def build(config: Config) -> Runtime:
     alias = settings.SESSION_CACHE_ALIAS
     metrics = Metrics()
     keyring = Keyring([settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS])
-    hot = HotTier(
-        lambda: caches[alias],
-        keyring,
-        metrics,
-        Breaker(on_change=_announce("hot")),
-        distrust_after=config.write_interval * _DISTRUST_AFTER,
-    )
+    hot_breaker = Breaker()
+    hot = HotTier(lambda: caches[alias], keyring, metrics, hot_breaker)
     regions = [
         # A call has had a second attempt already; even so one failure is not yet an outage.
-        GuardedRegion(table, Breaker(threshold=2, on_change=_announce(table.name)))
+        GuardedRegion(table, Breaker(threshold=2, on_change=partial(_announce, table.name)))
         for table in tables(config)
     ]
     cold = ColdTier(regions, metrics, deadline=config.deadline)
     reconciler = Reconciler(hot, cold, keyring, metrics)
     writer = Writer(reconciler, hot, cold, metrics, background=config.background)
+    hot_breaker.on_change = partial(_hot_changed, writer)
     return Runtime(
         config=config,
         keyring=keyring,
@@ -145,11 +139,14 @@ def _start() -> Runtime:
         return _current
 
 
-def _announce(tier: str) -> Callable[[bool], None]:
-    def announce(up: bool) -> None:
-        (tier_up if up else tier_down).send_robust(sender=Runtime, tier=tier)
+def _announce(tier: str, up: bool) -> None:
+    (tier_up if up else tier_down).send_robust(sender=Runtime, tier=tier)
 
-    return announce
+
+def _hot_changed(writer: Writer, up: bool) -> None:
+    if not up:
+        writer.hurry()
+    _announce("hot", up)
 
 
 def _reset_on_setting(*, setting: str, **kwargs: Any) -> None:

@@ -21,15 +21,13 @@ from .exceptions import (
 from .hot import HotTier, State
 from .keys import label
 from .metrics import Metrics
-from .reconcile import TOMBSTONE_SECONDS, Outcome, Reconciler, Verdict, same
+from .payload import Merge
+from .reconcile import TOMBSTONE_SECONDS, Outcome, Pending, Reconciler, Verdict, same
 from .record import Record, new_record
 from .singleflight import SingleFlight
 from .writer import Writer
 
 logger = logging.getLogger(__name__)
-
-#: Merges three payloads: as loaded, ours, theirs.
-Merge = Callable[[bytes, bytes, bytes], bytes]
 
 #: A save that loses so many races in a row gives up. One of the racers wins each round.
 _ATTEMPTS = 20
@@ -108,7 +106,7 @@ class Saver:
                     self._hot.bury(id, TOMBSTONE_SECONDS)
                 raise
         elif goes_cold:
-            self._writer.write_later(record, self._config.new_session_delay)
+            self._writer.write_later(Pending(record), self._config.new_session_delay)
         return Held(record)
 
     def save(self, id: str, draft: Draft, held: Held | None, merge: Merge) -> Held:
@@ -131,7 +129,7 @@ class Saver:
         if self._goes_cold(record):
             if draft.through:
                 return self._write_through(record, merging)
-            self._writer.write_later(record, self._write_delay(record))
+            self._writer.write_later(merging.pending(record), self._write_delay(record))
         return Held(record)
 
     def _save_in_hot(self, id: str, merging: "_Merging") -> Record | None:
@@ -196,7 +194,7 @@ class Saver:
                 verdict = self._reconciler.write(record, self._reconciler.site())
             except ColdUnavailable as error:
                 # It stands in the hot tier, but it is not durable: the response must not say so.
-                self._writer.write_later(record, 0.0)
+                self._writer.write_later(Pending(record), 0.0)
                 raise SessionUnavailable("DynamoDB does not answer") from error
             if verdict.outcome is Outcome.ENDED:
                 self._reconciler.end(record.id)
@@ -241,7 +239,7 @@ class Saver:
         DynamoDB orders the versions then, and tells whether the session has ended.
         """
         current = self._latest(id, merging.held)
-        if current is None:
+        if current is None or self._writer.is_revoked(id):
             raise SessionEnded("DynamoDB says so")
         payload = merging.onto(current)
         record = current.changed(payload, merging.draft.expires, self._now())
@@ -256,10 +254,13 @@ class Saver:
         else:
             raise SessionUnavailable("lost every race")
         self._flights.forget(id)
-        agreed = record.agreed(self._now())
+        now = self._now()
+        agreed = record.agreed(now)
         self._writer.settled(agreed)
         if error is None:
             self._fill(agreed)
+        elif isinstance(error, HotUnavailable):
+            self._writer.note_later(agreed, now)  # when it answers again: it has an older one
         return Held(agreed)
 
     def _latest(self, id: str, held: Held | None) -> Record | None:
@@ -315,6 +316,12 @@ class _Merging:
         self.held = held
         self._merge = merge
         self._metrics = metrics
+
+    def pending(self, record: Record) -> Pending:
+        """Return what the writer is to hold of a version that has our changes."""
+        if self.held is None:
+            return Pending(record)
+        return Pending(record, self.held.record.payload, self._merge)
 
     def onto(self, theirs: Record, ours: bytes | None = None) -> bytes:
         """Return the payload that has our changes and theirs. ``ours`` includes the draft."""

@@ -2,6 +2,9 @@
 
 import copy
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
@@ -16,26 +19,29 @@ from .exceptions import (
 )
 from .keys import label, storage_id
 from .merge import merge
+from .payload import PayloadCodec, Serializer
 from .saving import Draft, Held
 
 
 class SessionStore(SessionBase):
     """A session in two tiers.
 
-    ``load`` and ``save`` raise ``SessionUnavailable`` when no tier can answer; the session key
-    stays. The ``a…`` twins of ``SessionBase`` run these methods in one hop of a thread.
+    ``load``, ``save``, ``exists`` and ``delete`` raise ``SessionUnavailable`` when no tier can
+    answer; the session key stays. The ``a…`` twins of ``SessionBase`` run these in one hop of a
+    thread.
     """
 
-    #: Run without the session, and save nothing, when no tier can answer. Set by the middleware.
+    #: Do without the session, and save nothing, when no tier can answer. Set by the middleware.
     anonymous_if_unavailable = False
     #: Whether this session had to be done without.
     unavailable = False
-    #: Why the last call could not be answered. The middleware looks here for what was raised
-    #: where it cannot catch it.
+    #: What was raised last because no tier could answer. The middleware looks here for what it
+    #: has no way to catch.
     failure: SessionUnavailable | None = None
 
     _held: Held | None = None
     _fresh_key: str | None = None
+    _cycling = False
 
     def __init__(self, session_key: str | None = None) -> None:
         super().__init__(session_key)
@@ -47,7 +53,7 @@ class SessionStore(SessionBase):
         id = self._id(self.session_key)
         try:
             held = run.store.load(id) if id else None
-            data = self._loads(held.record.payload) if held else {}
+            data = self._loads(held) if held else {}
         except SessionUnavailable as error:
             run.metrics.count("unavailable")
             if not self.anonymous_if_unavailable:
@@ -64,12 +70,16 @@ class SessionStore(SessionBase):
         """Save the data under a new session key."""
         if self.unavailable:
             return
+        old_key = self.session_key
         while True:
             self._session_key = self._get_new_session_key()
             try:
                 self.save(must_create=True)
             except CreateError:
                 continue
+            except BaseException:
+                self._session_key = old_key
+                raise
             self.modified = True
             return
 
@@ -78,12 +88,12 @@ class SessionStore(SessionBase):
 
         Also raises ``SessionUnavailable``, ``SessionTooLarge`` and what the serializer raises.
         """
-        if self.unavailable:
-            return
         if self.session_key is None:
             self.create()
             return
         data: dict[str, Any] = self._get_session(no_load=must_create)  # type: ignore[attr-defined]
+        if self.unavailable:
+            return
         if self.session_key is None:
             raise UpdateError
         id = self._id(self.session_key)
@@ -92,41 +102,62 @@ class SessionStore(SessionBase):
             return
         run = runtime.current()
         through = self._through(data)
+        loaded_through = {} if must_create else self._loaded_through
         draft = Draft(
             payload=run.codec.dumps(data, self.session_key, self.serializer()),
             expires=time.time() + self.get_expiry_age(expiry=data.get("_session_expiry")),
-            through=through != (self._loaded_through if not must_create else {}),
+            through=self._cycling or through != loaded_through,
         )
-        try:
-            if must_create:
-                fresh = self._fresh_key == self.session_key
-                held = run.store.create(id, draft, fresh=fresh)
-            else:
-                held = run.store.save(id, draft, self._held, self._merge)
-        except SessionExists:
-            raise CreateError from None
-        except SessionEnded:
-            raise UpdateError from None
-        if held.record.payload != draft.payload:
-            self._session_cache = data = self._loads(held.record.payload)
+        with self._noting_failure():
+            try:
+                if must_create:
+                    fresh = self._fresh_key == self.session_key
+                    held = run.store.create(id, draft, fresh=fresh)
+                else:
+                    merging = partial(_merge, run.codec, self.session_key, self.serializer())
+                    held = run.store.save(id, draft, self._held, merging)
+            except SessionExists:
+                raise CreateError from None
+            except SessionEnded:
+                raise UpdateError from None
+            if held.record.payload != draft.payload:
+                self._session_cache = data = self._loads(held)
         self._remember(held, data)
 
     def exists(self, session_key: str | None) -> bool:
         """Tell whether a session is alive. Raises ``SessionUnavailable``."""
         id = self._id(session_key)
-        return id is not None and runtime.current().store.load(id) is not None
+        with self._noting_failure():
+            return id is not None and runtime.current().store.load(id) is not None
 
     def delete(self, session_key: str | None = None) -> None:
         """End a session, at all sites. Raises ``SessionUnavailable`` if that cannot be promised."""
-        if self.unavailable:
-            return
         id = self._id(session_key or self.session_key)
         if id is None:
             return
         expires = time.time() + self.get_session_cookie_age()
         if self._held is not None:
             expires = max(expires, self._held.record.expires)
-        runtime.current().store.delete(id, expires)
+        with self._noting_failure():
+            if self.unavailable:
+                raise SessionUnavailable("what was not there cannot be ended")
+            runtime.current().store.delete(id, expires)
+
+    def cycle_key(self) -> None:
+        """Give the session a new key. The new one is durable before the old one is deleted."""
+        self._cycling = True
+        try:
+            super().cycle_key()
+        finally:
+            self._cycling = False
+
+    async def acycle_key(self) -> None:
+        """Give the session a new key. See ``cycle_key``."""
+        self._cycling = True
+        try:
+            await super().acycle_key()
+        finally:
+            self._cycling = False
 
     @classmethod
     def clear_expired(cls) -> None:
@@ -162,13 +193,37 @@ class SessionStore(SessionBase):
         # A copy: a list among them may be changed in place.
         self._loaded_through = copy.deepcopy(self._through(data))
 
-    def _loads(self, payload: bytes) -> dict[str, Any]:
-        key = self.session_key or ""
-        try:
-            return runtime.current().codec.loads(payload, key, self.serializer())
-        except Unreadable as error:
-            raise SessionUnreadable(f"Session {label(storage_id(key))}: {error}") from None
+    def _loads(self, held: Held) -> dict[str, Any]:
+        codec = runtime.current().codec
+        return _loads(codec, self.session_key or "", self.serializer(), held.record.payload)
 
-    def _merge(self, base: bytes, ours: bytes, theirs: bytes) -> bytes:
-        merged = merge(self._loads(base), self._loads(ours), self._loads(theirs))
-        return runtime.current().codec.dumps(merged, self.session_key or "", self.serializer())
+    @contextmanager
+    def _noting_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except SessionUnavailable as error:
+            self.failure = error
+            raise
+
+
+def _loads(
+    codec: PayloadCodec, session_key: str, serializer: Serializer, payload: bytes
+) -> dict[str, Any]:
+    try:
+        return codec.loads(payload, session_key, serializer)
+    except Unreadable as error:
+        raise SessionUnreadable(f"Session {label(storage_id(session_key))}: {error}") from None
+
+
+def _merge(
+    codec: PayloadCodec,
+    session_key: str,
+    serializer: Serializer,
+    base: bytes,
+    ours: bytes,
+    theirs: bytes,
+) -> bytes:
+    # Not a method: the writer keeps it, and would keep the whole session with it.
+    payloads = (base, ours, theirs)
+    merged = merge(*(_loads(codec, session_key, serializer, payload) for payload in payloads))
+    return codec.dumps(merged, session_key, serializer)

@@ -22,7 +22,8 @@ from .hot import HotAnswer, HotTier, State
 from .metrics import Metrics
 from .reconcile import TOMBSTONE_SECONDS, Reconciler
 from .record import Record
-from .saving import NO_ANSWER, Draft, Held, Merge, Saver
+from .payload import Merge
+from .saving import NO_ANSWER, Draft, Held, Saver
 from .singleflight import SingleFlight
 from .writer import Writer
 
@@ -91,13 +92,11 @@ class TieredStore:
         ``expires`` is the latest that any site may think the session lives. Raises
         ``SessionUnavailable`` if the logout cannot be promised.
         """
-        self._metrics.count("deleted")
-        self._writer.forget(id)
-        self._reads.forget(id)
         buried = self._bury(id, TOMBSTONE_SECONDS)
         if not self._cold.exists:
             if not buried:
                 raise SessionUnavailable(NO_ANSWER)
+            self._metrics.count("deleted")
             return
         # Another site may be serving it, and may save it, for one lease from now.
         revoked_until = int(expires + self._lease) + 1
@@ -111,6 +110,8 @@ class TieredStore:
         else:
             if not buried:
                 self._writer.bury_later(id, revoked_until)
+        self._metrics.count("deleted")
+        self._writer.forget(id)
         self._reads.forget(id)
 
     def _load(self, id: str) -> Held | None:
@@ -124,6 +125,10 @@ class TieredStore:
                 return None
             return self._restore(id, refill=answer.state is State.MISS)
         now = self._now()
+        pending = self._writer.pending(id)
+        if pending is not None and pending.version > record.version:
+            if pending.modified >= record.modified:
+                return Held(pending, answer.token)  # the hot tier has forgotten our change
         if not self._is_trusted(record, now):
             return self._renew(answer, record)
         self._metrics.count("hot_hits")
@@ -157,6 +162,8 @@ class TieredStore:
             if refill:
                 return None
             raise SessionUnavailable(NO_ANSWER)
+        if self._writer.is_revoked(id):
+            return None  # DynamoDB does not know yet
         # A change of this process that DynamoDB does not have yet must not be forgotten.
         pending = self._writer.pending(id)
         try:

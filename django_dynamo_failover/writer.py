@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from . import signals
@@ -13,7 +14,7 @@ from .exceptions import ColdUnavailable, HotUnavailable, SessionUnreadable
 from .hot import HotAnswer, HotTier, State
 from .keys import label
 from .metrics import Metrics
-from .reconcile import TOMBSTONE_SECONDS, Reconciler
+from .reconcile import TOMBSTONE_SECONDS, Pending, Reconciler
 from .record import Record
 from .scheduler import Scheduler
 
@@ -57,7 +58,7 @@ class Writer:
         self._now = now
         self._jobs = Scheduler(threads=threads if background else 0, clock=monotonic)
         self._lock = threading.Lock()
-        self._pending: dict[str, Record] = {}
+        self._pending: dict[str, Pending] = {}
         self._pending_bytes = 0
 
     def start(self) -> None:
@@ -67,23 +68,31 @@ class Writer:
 
     def pending(self, id: str) -> Record | None:
         """Return this process's change of a session that DynamoDB does not have yet."""
-        return self._pending.get(id)
+        pending = self._pending.get(id)
+        return pending.record if pending else None
+
+    def is_revoked(self, id: str) -> bool:
+        """Tell whether this process has still to tell DynamoDB that a session is over."""
+        return ("revoke", id) in self._jobs
 
     @property
     def pending_count(self) -> int:
         """How many changed sessions of this process DynamoDB does not have yet."""
         return len(self._pending)
 
-    def write_later(self, record: Record, delay: float) -> None:
+    def write_later(self, pending: Pending, delay: float) -> None:
         """Bring a record to DynamoDB within ``delay`` seconds; a newer one takes its place."""
-        if not self._cold.exists:
-            return
+        record = pending.record
         # Jitter, so that the sessions of a morning's rush do not stay in step all day.
         delay *= random.uniform(0.9, 1.0)  # noqa: S311
         with self._lock:
-            replaced = self._pending.get(record.id)
-            self._pending[record.id] = record
-            self._pending_bytes += len(record.payload) - (len(replaced.payload) if replaced else 0)
+            earlier = self._pending.get(record.id)
+            if earlier is not None:
+                self._pending_bytes -= _size(earlier)
+                if earlier.merge is not None:
+                    pending = replace(earlier, record=record)
+            self._pending[record.id] = pending
+            self._pending_bytes += _size(pending)
             if self._pending_bytes > MAX_PENDING_BYTES:
                 delay = 0.0
             self._jobs.put(("write", record.id), delay, partial(self._write, record.id), vital=True)
@@ -116,14 +125,18 @@ class Writer:
     def settled(self, written: Record) -> None:
         """Drop what is pending of a session up to the version that DynamoDB holds now."""
         with self._lock:
-            record = self._pending.get(written.id)
-            if record is not None and record.version <= written.version:
+            pending = self._pending.get(written.id)
+            if pending is not None and pending.record.version <= written.version:
                 self._forget(written.id)
 
     def run_due(self) -> None:
         """Without a background thread: do the due work now."""
         if not self._background:
             self._jobs.run_due()
+
+    def hurry(self) -> None:
+        """Write what is pending now: the hot tier, which has it too, is down or empty."""
+        self._jobs.hurry()
 
     def flush(self, timeout: float) -> int:
         """Write all that is pending; return how much could not be, within ``timeout`` seconds."""
@@ -142,17 +155,17 @@ class Writer:
             if self._hot.check_token():
                 self._metrics.count("hot_lost")
                 logger.warning("The hot tier lost its contents; writing what is pending.")
-                self._jobs.hurry()
+                self.hurry()
         except HotUnavailable:
             pass  # counted; its breaker tells
         return POLL_SECONDS
 
     def _write(self, id: str) -> float | None:
-        record = self._pending.get(id)
-        if record is None:
+        pending = self._pending.get(id)
+        if pending is None:
             return None
         try:
-            self._reconciler.flush(record)
+            self._reconciler.flush(pending)
         except SessionUnreadable:
             pass  # logged; a retry would read the same, and the hot tier still has the session
         except (ColdUnavailable, HotUnavailable) as error:
@@ -160,17 +173,21 @@ class Writer:
                 sender=type(self), id=label(id), error=type(error).__name__
             )
             return _RETRY_SECONDS
-        self.settled(record)
+        self.settled(pending.record)
         return None
 
     def _forget(self, id: str) -> None:
         self._jobs.cancel(("write", id))
-        record = self._pending.pop(id, None)
-        if record is not None:
-            self._pending_bytes -= len(record.payload)
+        pending = self._pending.pop(id, None)
+        if pending is not None:
+            self._pending_bytes -= _size(pending)
 
-    def _note(self, written: Record, started: float) -> None:
-        self._reconciler.note(written, started)
+    def _note(self, written: Record, started: float) -> float | None:
+        try:
+            self._reconciler.note(written, started)
+        except HotUnavailable:
+            return _RETRY_SECONDS
+        return None
 
     def _renew(self, id: str) -> None:
         try:
@@ -195,3 +212,7 @@ class Writer:
         except HotUnavailable:
             return _RETRY_SECONDS
         return None
+
+
+def _size(pending: Pending) -> int:
+    return len(pending.record.payload) + len(pending.loaded)

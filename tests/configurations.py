@@ -1,4 +1,7 @@
-"""What the contract of session behaviour runs over: caches, regions, options and outages."""
+"""What the contract of session behaviour runs over: caches, regions, options and outages.
+
+Plus what all tests of the engine need: a later time, a condition to wait for, what is pending.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +34,16 @@ STOCK = "django.core.cache.backends.memcached.PyMemcacheCache"
 REDIS = "django.core.cache.backends.redis.RedisCache"
 LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
 
+LOGIN = {"_auth_user_id": "7", "_auth_user_backend": "a.Backend", "_auth_user_hash": "f00"}
+
 loader = cache(create_loader)
 
 
+BOTO_SESSION = f"{__name__}.boto_session"
+
+
 def boto_session() -> boto3.Session:
-    """For BOTO_SESSION: the parsed service model of all tests' clients, at 90 ms, is one."""
+    """A session whose clients share one parsed model of DynamoDB: to parse it takes 90 ms."""
     session = botocore.session.get_session()
     session.register_component("data_loader", loader())
     return boto3.Session(botocore_session=session)
@@ -84,7 +92,6 @@ class Configuration:
     def is_atomic(self) -> bool:
         """Whether something orders concurrent saves: compare-and-swap, or DynamoDB alone."""
         return self.cache == OURS or "hot" in self.down
-
 
 
 def closed_by_gc(configuration: Configuration) -> Any:
@@ -200,10 +207,7 @@ class Site:
     def write_pending(self) -> None:
         """Let DynamoDB have what it does not have yet, where it is up."""
         if self.expected.is_durable:
-            writer = self.engine.runtime.writer
-            if writer.pending_count:
-                writer.flush(5)
-            assert writer.pending_count == 0
+            write_pending()
 
     def lose_hot(self) -> None:
         """Empty the hot tier, if it is up."""
@@ -221,6 +225,19 @@ class Site:
 def later(seconds: float) -> Any:
     """A block in which it is that much later, but for ``time.monotonic`` and the servers."""
     return time_machine.travel(time.time() + seconds, tick=True)
+
+
+def write_pending() -> None:
+    """Let the writer do at once what it has put off."""
+    writer = runtime.current().writer
+    if writer.pending_count:
+        writer.flush(5)
+    assert writer.pending_count == 0
+
+
+def hot_key(session_key: str) -> str:
+    """The key of a session in memcached."""
+    return f":1:session:{storage_id(session_key)}"
 
 
 def eventually(condition: Callable[[], Any], timeout: float = 5.0) -> None:
@@ -242,7 +259,7 @@ def open_site(
         hot = Memcached()
     elif expected.cache in (OURS, STOCK, REDIS):
         hot = request.getfixturevalue("redis" if expected.cache == REDIS else "memcached")
-    options: dict[str, Any] = {"BOTO_SESSION": f"{__name__}.boto_session", **expected.options}
+    options: dict[str, Any] = {"BOTO_SESSION": BOTO_SESSION, **expected.options}
     if not expected.regions:
         return Site(expected, make_engine(hot, cache={"BACKEND": expected.cache}, **options))
     # One server in the place of several regions: a global table without any lag.

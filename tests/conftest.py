@@ -192,7 +192,7 @@ class Engine:
 
 @pytest.fixture
 def make_engine(
-    settings: Any, table_name: str, start: Callable[..., Any]
+    settings: Any, table_name: str, start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Engine]]:
     """Configure Django for an engine.
 
@@ -202,7 +202,17 @@ def make_engine(
     short here.
     """
 
+    from django.core.cache import caches
+
     engines: list[Engine] = []
+    opened: list[Any] = []  # the caches of all threads: Django's own leave their sockets open
+    open_cache = caches.create_connection
+
+    def open_and_remember(alias: str) -> Any:
+        opened.append(open_cache(alias))
+        return opened[-1]
+
+    monkeypatch.setattr(caches, "create_connection", open_and_remember)
 
     def make(
         hot: Memcached | Redis | None = None,
@@ -256,6 +266,8 @@ def make_engine(
     from django_dynamo_failover import runtime
 
     runtime.reset()
+    for each in opened:
+        each.close()
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from django.urls import path
 from servers import free_port
 
 from django_dynamo_failover import runtime
-from django_dynamo_failover.keys import ALPHABET, KEY_LENGTH, storage_id
+from django_dynamo_failover.keys import ALPHABET, KEY_LENGTH
 
-from .configurations import eventually, later
+from .configurations import BOTO_SESSION, eventually, hot_key, later, write_pending
 
 LEASE = 900
 NOTHING = Counter()
@@ -67,7 +67,7 @@ def site(engine, settings, monkeypatch):
         "django.contrib.auth.middleware.AuthenticationMiddleware",
     ]
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-    engine.configure(NEW_SESSION_DELAY=3600)
+    engine.configure(NEW_SESSION_DELAY=3600, BOTO_SESSION=BOTO_SESSION)
     return engine
 
 
@@ -78,11 +78,6 @@ def browser(site):
     browser.get("/count")
     write_pending()
     return browser
-
-
-def write_pending():
-    """Let the writer do at once what it has put off."""
-    assert runtime.current().writer.flush(5) == 0
 
 
 def wait_for_background():
@@ -119,7 +114,7 @@ def key_of(browser):
 
 
 def evict(site, browser):
-    assert site.hot.delete(f":1:session:{storage_id(key_of(browser))}")
+    assert site.hot.delete(hot_key(key_of(browser)))
 
 
 def made_up_key():
@@ -280,7 +275,7 @@ class TestDynamoDB:
         began = time.monotonic()
         for _ in range(5):
             browser.get("/count")
-        eventually(lambda: site.cold.requests())
+        eventually(site.cold.requests)
         assert 1 < time.monotonic() - began < 3
         wait_for_background()
         assert site.cold.requests() == Counter(PutItem=1)

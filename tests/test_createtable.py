@@ -14,6 +14,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from servers import Dynalite, free_port
 
+from django_dynamo_failover import dynamo_admin
 from django_dynamo_failover.dynamo_admin import TableMade, TableUnfit, make_table
 from django_dynamo_failover.exceptions import ColdMisconfigured, ColdUnavailable
 
@@ -25,12 +26,15 @@ OLD_KEY = [{"AttributeName": "session_key", "KeyType": "HASH"}]
 
 
 @pytest.fixture
-def run(settings, table_name):
+def run(settings, table_name, monkeypatch):
     """``run(server, …, option=…)``: the command on servers as regions; its lines of output."""
+
+    monkeypatch.setattr(dynamo_admin, "_STEP_SECONDS", 30)  # for a machine that is busy
 
     def run(*servers, **options):
         settings.DYNAMO_FAILOVER = {
             "TABLE": table_name,
+            "READ_TIMEOUT": 10,
             "REGIONS": [
                 {"NAME": name, "ENDPOINT_URL": getattr(server, "endpoint_url", server)}
                 for server, name in zip(servers, REGION_NAMES, strict=False)
@@ -270,7 +274,7 @@ def test_a_failure_that_lasts_while_it_waits_ends_at_the_timeout(dynamodb, table
     until = soon(0.3)
     with pytest.raises(ColdUnavailable, match="InternalServerError"):
         make_table(table, until, lambda line: dynamodb.fail("*", "InternalServerError", times=None))
-    assert until - 0.2 < time.monotonic() < until + 0.5
+    assert until - 0.2 < time.monotonic() < until + 1
 
 
 def test_a_refusal_while_it_waits_is_the_end(dynamodb, table_name):
@@ -375,7 +379,7 @@ def test_credentials_that_take_too_long_are_exit_status_2_in_time(start):
     )
     assert code == 2
     assert err.count("still being looked up") == 2
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < 7.5
 
 
 TABLE = {

@@ -195,9 +195,7 @@ class TestMemcachedFails:
         until_memcached_serves(shop, lambda: visitor.items)
 
     @each_hot_outage
-    def test_a_cart_that_grows_meanwhile_is_never_seen_smaller(
-        self, shop, visitor, hot, break_hot
-    ):
+    def test_a_cart_that_grows_meanwhile_is_never_seen_smaller(self, shop, visitor, hot, break_hot):
         def look(number):
             assert visitor.items == {"mug": 1, "espresso": number}
 
@@ -226,6 +224,17 @@ class TestMemcachedFails:
             return other.metrics.snapshot()["hot_hits"]
 
         until(sees_it_in_memcached)
+
+    def test_a_process_that_noticed_nothing_sees_it_soon(self, shop, visitor, hot):
+        other = runtime.build(runtime.config())
+        id = storage_id(visitor.cookie)
+        hot.freeze()
+        visitor.add("espresso")
+        newest = shop.runtime.store.load(id).record.payload
+        hot.thaw()
+
+        # Nobody asks the process that knows.
+        until(lambda: other.store.load(id).record.payload == newest, within=5)
 
     @each_hot_outage
     def test_a_change_from_right_before_it_is_still_there(self, visitor, hot, break_hot):
@@ -368,9 +377,7 @@ class TestBothFail:
         assert visitor.items == {"mug": 1}
 
     @both_down
-    def test_a_login_is_refused_and_works_afterwards(
-        self, shop, hot, cold, break_hot, break_cold
-    ):
+    def test_a_login_is_refused_and_works_afterwards(self, shop, hot, cold, break_hot, break_cold):
         visitor = Visitor()
         break_hot(hot)
         break_cold(cold)
@@ -582,12 +589,15 @@ class TestWhereverItIsRaised:
     """``SessionUnavailable`` is a 503, never a 500, and the session is as it was afterwards."""
 
     @pytest.fixture
-    def break_both(self, shop, visitor, hot, cold):
+    def break_both(self, settings, shop, visitor, hot, cold):
+        middleware = settings.MIDDLEWARE
+
         def break_both():
             hot.kill()
             throttle(cold)
 
         yield break_both
+        settings.MIDDLEWARE = middleware
         mend(hot)
         mend(cold)
         shop.restart()  # not to wait for the breakers
@@ -802,7 +812,7 @@ class TestAnonymous:
             mend(hot)
             mend(cold)
             until_dynamodb_is_asked(shop)
-            until(lambda: shop.runtime.store._hot._breaker.allow())
+            until(shop.runtime.store._hot._breaker.allow)
             return HttpResponse("done")
 
         mount(view)

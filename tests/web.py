@@ -1,5 +1,6 @@
 """Browsers in front of the shop: in this process, and of web processes to kill."""
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -146,6 +147,10 @@ class WebProcess(Web):
         super().__init__(environment, workers)
         self.application = application
         self.options = options
+
+    @staticmethod
+    def available():
+        return importlib.util.find_spec("gunicorn") is not None
 
     def argv(self):
         words = super().argv()[:-1]
