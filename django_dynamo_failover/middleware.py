@@ -1,6 +1,8 @@
 """``SessionMiddleware``: Django's, that answers 503 when no tier can answer for a session."""
 
 import logging
+from collections.abc import Awaitable
+from typing import Any
 
 from django.conf import settings
 from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
@@ -24,12 +26,10 @@ class SessionMiddleware(DjangoSessionMiddleware):
     or with ``ON_UNAVAILABLE = "anonymous"`` the page without a session.
     """
 
-    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         """Answer a request; also when Django's own error page wanted the session."""
-        if self.async_mode:
-            return super().__call__(request)  # a coroutine: that of __acall__
         try:
-            return super().__call__(request)
+            return super().__call__(request)  # under ASGI the coroutine of __acall__
         except SessionUnavailable as error:
             return _unavailable(error)
 
@@ -54,29 +54,32 @@ class SessionMiddleware(DjangoSessionMiddleware):
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         """Save the session, and leave the cookie alone if there was no way to have or save it."""
-        session = request.session
+        session = getattr(request, "session", None)
         failure = getattr(session, "failure", None)
         if failure is not None and response.status_code == 500:
             # Raised in another middleware below this one, for which Django answers itself.
-            response.close()
-            return _unavailable(failure)
+            return _unavailable(failure, response)
         if not getattr(session, "unavailable", False):
             try:
                 response = super().process_response(request, response)
             except SessionUnavailable as error:
-                response.close()
-                return _unavailable(error)
+                return _unavailable(error, response)
         if getattr(session, "unavailable", False):  # which it may be only since it was to be saved
             response.cookies.pop(settings.SESSION_COOKIE_NAME, None)
             patch_vary_headers(response, ("Cookie",))
         return response
 
 
-def _unavailable(error: SessionUnavailable) -> HttpResponse:
+def _unavailable(error: SessionUnavailable, instead_of: HttpResponse | None = None) -> HttpResponse:
     logger.error("Answered 503: the session is unavailable (%s).", error)
-    return HttpResponse(
+    response = HttpResponse(
         "Your session cannot be reached right now. You are still logged in; please try again.",
         status=503,
         content_type="text/plain; charset=utf-8",
         headers={"Retry-After": str(RETRY_AFTER), "Cache-Control": "no-store"},
     )
+    if instead_of is not None:
+        # What it has open is closed with ours. Its close() would end the request too early.
+        closers: list[Any] = getattr(instead_of, "_resource_closers", [])
+        response._resource_closers += closers  # type: ignore[attr-defined]  # noqa: SLF001
+    return response

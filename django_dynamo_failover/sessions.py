@@ -35,8 +35,8 @@ class SessionStore(SessionBase):
     anonymous_if_unavailable = False
     #: Whether this session had to be done without.
     unavailable = False
-    #: What was raised last because no tier could answer. The middleware looks here for what it
-    #: has no way to catch.
+    #: What the last call raised because no tier could answer. The middleware looks here for
+    #: what it has no way to catch.
     failure: SessionUnavailable | None = None
 
     _held: Held | None = None
@@ -63,6 +63,7 @@ class SessionStore(SessionBase):
             return {}
         if held is None:
             self._session_key = None
+        self.failure = None
         self._remember(held, data)
         return data
 
@@ -204,6 +205,7 @@ class SessionStore(SessionBase):
         except SessionUnavailable as error:
             self.failure = error
             raise
+        self.failure = None
 
 
 def _loads(

@@ -20,9 +20,9 @@ from .exceptions import (
 )
 from .hot import HotAnswer, HotTier, State
 from .metrics import Metrics
+from .payload import Merge
 from .reconcile import TOMBSTONE_SECONDS, Reconciler
 from .record import Record
-from .payload import Merge
 from .saving import NO_ANSWER, Draft, Held, Saver
 from .singleflight import SingleFlight
 from .writer import Writer
@@ -125,10 +125,9 @@ class TieredStore:
                 return None
             return self._restore(id, refill=answer.state is State.MISS)
         now = self._now()
-        pending = self._writer.pending(id)
-        if pending is not None and pending.version > record.version:
-            if pending.modified >= record.modified:
-                return Held(pending, answer.token)  # the hot tier has forgotten our change
+        pending = self._pending(id)
+        if pending is not None and _is_later(pending, record):
+            return Held(pending, answer.token)  # the hot tier has forgotten our change
         if not self._is_trusted(record, now):
             return self._renew(answer, record)
         self._metrics.count("hot_hits")
@@ -153,7 +152,7 @@ class TieredStore:
                 raise SessionUnavailable(NO_ANSWER) from error
             self._metrics.count("trusted")
             return Held(record, answer.token)
-        return None if renewed is None else Held(renewed)
+        return Held(renewed) if renewed is not None and renewed.expires > self._now() else None
 
     def _restore(self, id: str, *, refill: bool) -> Held | None:
         """Return a session that the hot tier cannot give, and give it back to the hot tier."""
@@ -165,7 +164,7 @@ class TieredStore:
         if self._writer.is_revoked(id):
             return None  # DynamoDB does not know yet
         # A change of this process that DynamoDB does not have yet must not be forgotten.
-        pending = self._writer.pending(id)
+        pending = self._pending(id)
         try:
             record = self._reads.run(id, lambda: self._reconciler.read(id))
         except ColdUnavailable as error:
@@ -199,9 +198,17 @@ class TieredStore:
             return None
         return Held(record) if answer.record is None else Held(answer.record, answer.token)
 
+    def _pending(self, id: str) -> Record | None:
+        pending = self._writer.pending(id)
+        return pending if pending is not None and pending.expires > self._now() else None
+
     def _bury(self, id: str, seconds: float) -> bool:
         try:
             self._hot.bury(id, seconds)
         except HotUnavailable:
             return False
         return True
+
+
+def _is_later(pending: Record, record: Record) -> bool:
+    return pending.version > record.version and pending.modified >= record.modified

@@ -3,7 +3,7 @@
 import hashlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from django_dynamo_failover.keys import ALPHABET, KEY_LENGTH, MAC_LENGTH, Keyring, label, storage_id
@@ -44,6 +44,7 @@ def test_session_keys_do_not_change_their_meaning_between_releases():
     assert KEYRING.is_genuine("0123456789abcdefghijklt351e9909e")
 
 
+@settings(deadline=None)
 @given(index=st.integers(0, KEY_LENGTH - 1), character=st.sampled_from(ALPHABET + NOT_IN_KEYS))
 def test_a_session_key_with_any_other_character_is_made_up(index, character):
     key = KEYRING.new_session_key()
@@ -51,11 +52,13 @@ def test_a_session_key_with_any_other_character_is_made_up(index, character):
     assert KEYRING.is_genuine(changed) == (changed == key)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_no_text_is_taken_for_a_session_key(text):
     assert not KEYRING.is_genuine(text)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=ALPHABET, min_size=KEY_LENGTH, max_size=KEY_LENGTH))
 def test_no_well_formed_text_is_taken_for_a_session_key(text):
     assert not KEYRING.is_genuine(text)

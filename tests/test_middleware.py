@@ -1,6 +1,7 @@
 """The session middleware by itself, over a cache that counts its calls and can be down."""
 
 import asyncio
+from unittest.mock import Mock
 
 import pytest
 from asgiref.sync import iscoroutinefunction
@@ -8,6 +9,7 @@ from django.contrib.admin.checks import check_dependencies
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
 from django.core.cache.backends.locmem import LocMemCache
+from django.core.signals import request_finished
 from django.http import HttpResponse, StreamingHttpResponse
 from django.test import RequestFactory
 
@@ -353,6 +355,7 @@ class TestUnavailable:
 
         assert ask(plain, cookie).content == b"done"
 
+    @pytest.mark.django_db  # close() ends the request, which looks after database connections
     @pytest.mark.parametrize("status", [200, 500])
     def test_a_stream_that_nobody_will_read_is_closed(self, cache, cookie, status):
         class Stream:
@@ -374,8 +377,26 @@ class TestUnavailable:
                     request.session.save()
             return StreamingHttpResponse(stream, status=status)
 
-        assert is_503(ask(view, cookie))
+        response = ask(view, cookie)
+
+        assert is_503(response)
+        response.close()
         assert stream.closed
+
+    def test_the_request_does_not_end_before_its_answer(self, cache, cookie):
+        def view(request):
+            write(request)
+            cache.down = True
+            return HttpResponse("done")
+
+        ended = Mock()
+        request_finished.connect(ended)
+        try:
+            assert is_503(ask(view, cookie))
+        finally:
+            request_finished.disconnect(ended)
+        # What listens to it closes database connections and the like.
+        assert not ended.called
 
     def test_a_stream_that_is_answered_is_left_open(self, cookie):
         def view(request):

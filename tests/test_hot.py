@@ -1,0 +1,690 @@
+"""The hot tier on a cache with compare-and-swap, and on caches of Django that have none."""
+
+import dataclasses
+import logging
+import pickle
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from django.core.cache.backends.dummy import DummyCache
+from django.core.cache.backends.locmem import LocMemCache
+from django.core.cache.backends.memcached import PyMemcacheCache
+from servers import Memcached, free_port
+
+from django_dynamo_failover.breaker import Breaker
+from django_dynamo_failover.cache import MemcachedCache
+from django_dynamo_failover.exceptions import HotUnavailable, ValueTooLarge
+from django_dynamo_failover.hot import HotTier, State
+from django_dynamo_failover.keys import Keyring, storage_id
+from django_dynamo_failover.metrics import Metrics
+from django_dynamo_failover.record import encode_hot, encode_tombstone, new_record
+
+NOW = 1_800_000_000.0
+KEYRING = Keyring(["secret"])
+ID = storage_id("a session")
+KEY = f"session:{ID}"
+TOKEN_KEY = "session-site-token"
+RECORD = new_record(ID, b"one", NOW + 1000, NOW)
+NEXT = RECORD.changed(b"two", NOW + 1000, NOW + 1)
+TOO_LARGE = dataclasses.replace(NEXT, payload=bytes(2_000_000))
+
+
+class Clock:
+    def __init__(self):
+        self.now = NOW
+
+    def __call__(self):
+        return self.now
+
+
+class Site:
+    """A hot tier, as one process has it."""
+
+    def __init__(self, cache):
+        self.cache = cache
+        self.clock = Clock()
+        self.breaker = Breaker(clock=self.clock)
+        self.metrics = Metrics()
+        self.hot = HotTier(lambda: self.cache, KEYRING, self.metrics, self.breaker, now=self.clock)
+
+    def counts(self):
+        return {name: number for name, number in self.metrics.snapshot().items() if number}
+
+
+@pytest.fixture(params=["MemcachedCache", "PyMemcacheCache", "LocMemCache"])
+def open_cache(request):
+    """``open_cache()``: a cache as a process opens it; each has the same contents."""
+    opened = []
+    kind = request.param
+    server = None if kind == "LocMemCache" else request.getfixturevalue("memcached")
+
+    def open_cache():
+        if server is None:
+            cache = LocMemCache(request.node.nodeid, {})
+        else:
+            cache = (MemcachedCache if kind == "MemcachedCache" else PyMemcacheCache)(
+                server.address, {}
+            )
+        opened.append(cache)
+        return cache
+
+    yield open_cache
+    for cache in opened:
+        if server is None:
+            cache.clear()
+        elif kind == "MemcachedCache":
+            cache.disconnect()
+        cache.close()
+
+
+@pytest.fixture
+def site(open_cache):
+    return Site(open_cache())
+
+
+@pytest.fixture
+def hot(site):
+    return site.hot
+
+
+@pytest.fixture
+def busy():
+    """Threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.fixture
+def memcached_site(memcached):
+    cache = MemcachedCache(memcached.address, {})
+    yield Site(cache)
+    cache.disconnect()
+
+
+def held(hot):
+    """Return what a live entry holds."""
+    answer = hot.get(ID)
+    assert answer.state is State.LIVE
+    return answer.record
+
+
+# --- Entries ----------------------------------------------------------------------------------
+
+
+def test_compare_and_swap_is_used_where_the_cache_has_it(memcached_site):
+    assert memcached_site.hot.atomic
+    assert not Site(LocMemCache("a", {})).hot.atomic
+
+
+def test_what_is_not_held_is_a_miss(hot):
+    answer = hot.get(ID)
+    assert (answer.state, answer.record) == (State.MISS, None)
+
+
+def test_what_is_added_is_held(hot):
+    assert hot.add(RECORD)
+    assert held(hot) == RECORD
+
+
+def test_an_add_never_replaces(hot):
+    assert hot.add(RECORD)
+    assert not hot.add(NEXT)
+    assert held(hot) == RECORD
+
+
+def test_a_swap_replaces_what_was_read(hot):
+    hot.add(RECORD)
+    assert hot.swap(NEXT, hot.get(ID).token)
+    assert held(hot) == NEXT
+
+
+def test_a_swap_loses_against_one_that_came_first(hot):
+    hot.add(RECORD)
+    first, second = hot.get(ID), hot.get(ID)
+    assert hot.swap(NEXT, first.token)
+    assert not hot.swap(dataclasses.replace(NEXT, payload=b"lost"), second.token)
+    assert held(hot) == NEXT
+
+
+def test_a_swap_of_what_is_gone_does_not_bring_it_back(site):
+    site.hot.add(RECORD)
+    token = site.hot.get(ID).token
+    site.cache.clear()
+    assert not site.hot.swap(NEXT, token)
+    assert site.hot.get(ID).state is State.MISS
+
+
+def test_an_entry_is_what_every_process_reads(open_cache):
+    one, other = Site(open_cache()), Site(open_cache())
+    one.hot.add(RECORD)
+    assert held(other.hot) == RECORD
+
+
+def test_the_cache_is_asked_for_anew_in_every_call(open_cache):
+    """As Django has an instance for each thread."""
+    site = Site(open_cache())
+    site.hot.add(RECORD)
+    site.cache = open_cache()
+    assert held(site.hot) == RECORD
+
+
+def test_no_save_is_lost_among_threads(memcached_site):
+    hot = memcached_site.hot
+    threads, saves = 8, 25
+    hot.add(RECORD)
+
+    def save():
+        for _ in range(saves):
+            while True:
+                answer = hot.get(ID)
+                if hot.swap(answer.record.changed(b"x", NOW + 1000, NOW), answer.token):
+                    break
+
+    with ThreadPoolExecutor(threads) as pool:
+        for future in [pool.submit(save) for _ in range(threads)]:
+            future.result()
+    assert held(hot).version == 1 + threads * saves
+
+
+# --- Tombstones -------------------------------------------------------------------------------
+
+
+def test_a_tombstone_says_that_the_session_ended(hot):
+    hot.add(RECORD)
+    hot.bury(ID, 60)
+    answer = hot.get(ID)
+    assert (answer.state, answer.record) == (State.TOMBSTONE, None)
+
+
+def test_a_tombstone_is_put_where_nothing_was(hot):
+    hot.bury(ID, 60)
+    assert hot.get(ID).state is State.TOMBSTONE
+
+
+def test_a_save_that_began_before_the_logout_loses(hot):
+    hot.add(RECORD)
+    token = hot.get(ID).token
+    hot.bury(ID, 60)
+    assert not hot.swap(NEXT, token)
+    assert hot.get(ID).state is State.TOMBSTONE
+
+
+def test_a_refill_that_began_before_the_logout_loses(hot):
+    hot.bury(ID, 60)
+    assert not hot.add(RECORD)
+    assert hot.get(ID).state is State.TOMBSTONE
+
+
+def test_a_tombstone_ends_one_session_only(hot):
+    other = storage_id("another")
+    hot.add(dataclasses.replace(RECORD, id=other))
+    hot.bury(ID, 60)
+    assert hot.get(other).state is State.LIVE
+
+
+@pytest.mark.parametrize("open_cache", ["MemcachedCache", "LocMemCache"], indirect=True)
+def test_a_logout_wins_against_any_number_of_saves(site, busy):
+    hot = site.hot
+    for _ in range(5):
+        site.cache.clear()
+        hot.add(RECORD)
+        saved, buried = threading.Event(), threading.Event()
+
+        def save(saved=saved, buried=buried):
+            while True:
+                was_buried = buried.is_set()
+                answer = hot.get(ID)
+                if answer.state is not State.LIVE:
+                    return
+                swapped = hot.swap(answer.record.changed(b"x", NOW + 1000, NOW), answer.token)
+                assert not (swapped and was_buried)
+                saved.set()
+
+        with ThreadPoolExecutor(4) as pool:
+            futures = [pool.submit(save) for _ in range(4)]
+            saved.wait(5)
+            hot.bury(ID, 60)
+            buried.set()
+            for future in futures:
+                future.result(5)
+        assert hot.get(ID).state is State.TOMBSTONE
+        if not hot.atomic:
+            assert site.cache.get(KEY) is None  # for it would outlive the tombstone
+
+
+class Interrupted(LocMemCache):
+    """A cache in which something happens just before one of its writes."""
+
+    def __init__(self, name):
+        super().__init__(name, {})
+        self.interruptions = {}
+
+    def interrupt(self, name):
+        self.interruptions.pop(name, lambda: None)()
+
+    def set(self, *args, **kwargs):
+        self.interrupt("set")
+        super().set(*args, **kwargs)
+
+    def add(self, *args, **kwargs):
+        self.interrupt("add")
+        return super().add(*args, **kwargs)
+
+
+@pytest.fixture
+def interrupted(request):
+    cache = Interrupted(request.node.nodeid)
+    yield Site(cache)
+    cache.clear()
+
+
+def test_without_compare_and_swap_a_logout_between_look_and_save_wins(interrupted):
+    hot, cache = interrupted.hot, interrupted.cache
+    hot.add(RECORD)
+    token = hot.get(ID).token
+    cache.interruptions["set"] = lambda: hot.bury(ID, 60)
+    assert not hot.swap(NEXT, token)
+    assert hot.get(ID).state is State.TOMBSTONE
+    assert cache.get(KEY) is None
+
+
+def test_without_compare_and_swap_a_logout_between_miss_and_refill_wins(interrupted):
+    hot, cache = interrupted.hot, interrupted.cache
+    cache.interruptions["add"] = lambda: hot.bury(ID, 60)
+    assert not hot.add(RECORD)
+    assert hot.get(ID).state is State.TOMBSTONE
+    assert cache.get(KEY) is None
+
+
+# --- How long entries are kept ----------------------------------------------------------------
+
+
+class Timed(LocMemCache):
+    """A cache that remembers for how long it was to keep things."""
+
+    def __init__(self):
+        super().__init__("timed", {})
+        self.clear()
+        self.timeouts = []
+
+    def set(self, key, value, timeout=None, version=None):
+        self.timeouts.append(timeout)
+        super().set(key, value, timeout, version)
+
+    def add(self, key, value, timeout=None, version=None):
+        self.timeouts.append(timeout)
+        return super().add(key, value, timeout, version)
+
+
+@pytest.fixture
+def timed():
+    return Site(Timed())
+
+
+def test_an_entry_is_kept_until_its_session_expires(timed):
+    timed.clock.now = NOW + 0.5
+    timed.hot.add(RECORD)
+    timed.hot.swap(NEXT, timed.hot.get(ID).token)
+    assert timed.cache.timeouts == [1000, 1000]
+
+
+@pytest.mark.parametrize("late", [1000, 1000.5, 5000])
+def test_a_session_that_expires_now_is_not_kept_for_ever(timed, late):
+    """0 would mean: do not keep. Less than 0 is whatever the cache makes of it."""
+    timed.clock.now = NOW + late
+    timed.hot.add(RECORD)
+    assert timed.cache.timeouts == [1]
+
+
+def test_a_tombstone_is_kept_as_long_as_was_asked(timed):
+    timed.hot.bury(ID, 59.2)
+    assert timed.cache.timeouts == [60]
+
+
+def test_a_hole_is_kept_for_a_minute(timed):
+    timed.hot.dig(ID, None)
+    assert timed.cache.timeouts == [60]
+
+
+# --- Holes, and sessions that are too large ---------------------------------------------------
+
+
+def test_a_hole_reads_as_a_miss_that_no_refill_fills(hot):
+    assert hot.dig(ID, None)
+    assert hot.get(ID).state is State.MISS
+    assert not hot.add(RECORD)
+    assert hot.get(ID).state is State.MISS
+
+
+def test_a_hole_takes_the_place_of_an_entry(hot):
+    hot.add(RECORD)
+    assert hot.dig(ID, hot.get(ID).token)
+    assert hot.get(ID).state is State.MISS
+
+
+def test_a_hole_loses_against_a_save_that_came_first(hot):
+    hot.add(RECORD)
+    token = hot.get(ID).token
+    hot.swap(NEXT, token)
+    assert not hot.dig(ID, token)
+    assert held(hot) == NEXT
+    assert not hot.dig(ID, None)
+    assert held(hot) == NEXT
+
+
+def test_a_hole_does_not_hide_a_logout(hot):
+    hot.add(RECORD)
+    token = hot.get(ID).token
+    hot.bury(ID, 60)
+    assert not hot.dig(ID, token)
+    assert not hot.dig(ID, None)
+    assert hot.get(ID).state is State.TOMBSTONE
+
+
+def test_a_logout_buries_a_hole(hot):
+    hot.dig(ID, None)
+    hot.bury(ID, 60)
+    assert hot.get(ID).state is State.TOMBSTONE
+
+
+@pytest.mark.parametrize("open_cache", ["MemcachedCache", "PyMemcacheCache"], indirect=True)
+def test_a_value_that_the_cache_refuses_for_its_size_is_no_outage(site):
+    hot = site.hot
+    with pytest.raises(ValueTooLarge):
+        hot.add(TOO_LARGE)
+    hot.add(RECORD)
+    with pytest.raises(ValueTooLarge):
+        hot.swap(TOO_LARGE, hot.get(ID).token)
+    assert site.breaker.closed
+    assert site.counts() == {}
+
+
+# --- What was not written by us ---------------------------------------------------------------
+
+NOT_OURS = {
+    "noise": b"noise",
+    "an entry of another session": encode_hot(RECORD, KEYRING)[:-1] + b"x",
+    "an entry of another secret": encode_hot(RECORD, Keyring(["other"])),
+    "a tombstone of another session": encode_tombstone(storage_id("another"), KEYRING),
+    "text": "text",
+    "a number": 7,
+}
+
+
+@pytest.mark.parametrize("value", NOT_OURS.values(), ids=NOT_OURS)
+def test_what_was_not_written_by_us_is_refused_and_left_as_it_is(site, value, caplog):
+    site.cache.set(KEY, value)
+    assert site.hot.get(ID).state is State.UNREADABLE
+    assert site.cache.get(KEY) == value
+    assert site.counts() == {"hot_unreadable": 1}
+    assert site.breaker.closed
+    [record] = caplog.records
+    assert record.levelno == logging.ERROR
+    assert ID[:8] in record.getMessage()
+    assert ID not in record.getMessage()
+
+
+def test_a_planted_tombstone_does_not_end_a_session(site):
+    forged = encode_tombstone(ID, Keyring(["another secret"]))
+    site.cache.set(KEY if site.hot.atomic else f"{KEY}:ended", forged)
+    assert site.hot.get(ID).state is State.UNREADABLE
+
+
+PICKLE_FLAGS = 1
+
+
+def test_a_planted_pickle_is_refused_and_is_no_outage(memcached, memcached_site):
+    memcached.set(f":1:{KEY}", pickle.dumps("harmless"), flags=PICKLE_FLAGS)
+    assert memcached_site.hot.get(ID).state is State.UNREADABLE
+    assert memcached_site.breaker.closed
+
+
+# --- Outages ----------------------------------------------------------------------------------
+
+CALLS = {
+    "get": lambda hot: hot.get(ID),
+    "add": lambda hot: hot.add(RECORD),
+    "swap": lambda hot: hot.swap(RECORD, b"1"),
+    "dig": lambda hot: hot.dig(ID, None),
+    "bury": lambda hot: hot.bury(ID, 60),
+    "site_token": lambda hot: hot.site_token(),
+    "check_token": lambda hot: hot.check_token(),
+}
+each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+
+
+class Failing(LocMemCache):
+    """A cache that fails while it is told to."""
+
+    def __init__(self, name="failing"):
+        super().__init__(name, {})
+        self.clear()
+        self.error = None
+        self.asked = 0
+
+    def _ask(self):
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+
+    def get(self, *args, **kwargs):
+        self._ask()
+        return super().get(*args, **kwargs)
+
+    def get_many(self, *args, **kwargs):
+        self._ask()
+        return super().get_many(*args, **kwargs)
+
+    def set(self, *args, **kwargs):
+        self._ask()
+        return super().set(*args, **kwargs)
+
+    def add(self, *args, **kwargs):
+        self._ask()
+        return super().add(*args, **kwargs)
+
+
+@pytest.fixture
+def failing():
+    return Site(Failing())
+
+
+@each_call
+def test_a_server_that_is_down_is_not_a_miss(call):
+    site = Site(MemcachedCache(f"127.0.0.1:{free_port()}", {}))
+    with pytest.raises(HotUnavailable):
+        call(site.hot)
+    assert site.counts() == {"hot_errors": 1}
+    assert not site.breaker.closed
+
+
+@each_call
+@pytest.mark.parametrize("error", [OSError("x"), RuntimeError("x"), KeyError("x")])
+def test_any_error_of_any_cache_is_an_outage(failing, call, error):
+    failing.cache.error = error
+    with pytest.raises(HotUnavailable) as caught:
+        call(failing.hot)
+    assert str(caught.value) == type(error).__name__
+    assert failing.counts() == {"hot_errors": 1}
+
+
+@each_call
+def test_a_tier_that_was_down_a_moment_ago_is_not_asked_except_to_bury(failing, call):
+    failing.cache.error = OSError()
+    with pytest.raises(HotUnavailable):
+        failing.hot.get(ID)
+    with pytest.raises(HotUnavailable):
+        call(failing.hot)
+    assert failing.cache.asked == (2 if call is CALLS["bury"] else 1)
+
+
+def test_a_burial_that_gets_through_ends_the_outage(failing):
+    failing.cache.error = OSError()
+    with pytest.raises(HotUnavailable):
+        failing.hot.get(ID)
+    failing.cache.error = None
+    failing.hot.bury(ID, 60)
+    assert failing.hot.get(ID).state is State.TOMBSTONE
+
+
+def test_one_probe_finds_out_that_the_tier_is_back(failing):
+    failing.hot.add(RECORD)
+    failing.cache.error = OSError()
+    with pytest.raises(HotUnavailable):
+        failing.hot.get(ID)
+    failing.cache.error = None
+    with pytest.raises(HotUnavailable):
+        failing.hot.get(ID)
+    failing.clock.now += 2
+    assert held(failing.hot) == RECORD
+    assert held(failing.hot) == RECORD
+
+
+def test_after_an_outage_entries_from_before_it_are_distrusted(failing):
+    failing.hot.add(RECORD)
+    assert failing.hot.trusted_after == 0.0
+    failing.cache.error = OSError()
+    with pytest.raises(HotUnavailable):
+        failing.hot.get(ID)
+    assert failing.hot.trusted_after == 0.0
+    failing.cache.error = None
+    failing.clock.now += 5
+    failing.hot.get(ID)
+    assert failing.hot.trusted_after == NOW + 5
+    failing.clock.now += 5
+    failing.hot.get(ID)
+    assert failing.hot.trusted_after == NOW + 5
+
+
+def test_the_first_answer_after_an_outage_is_distrusted_already(failing):
+    """Whoever got it compares with ``trusted_after`` next."""
+    failing.hot.add(RECORD)
+    failing.cache.error = OSError()
+    with pytest.raises(HotUnavailable):
+        failing.hot.get(ID)
+    failing.cache.error = None
+    failing.clock.now += 5
+    assert held(failing.hot).agreed_at < failing.hot.trusted_after
+
+
+def test_a_refusal_for_size_after_an_outage_is_an_answer(memcached_site):
+    site = memcached_site
+    site.breaker.failure()
+    site.clock.now += 2
+    with pytest.raises(ValueTooLarge):
+        site.hot.add(TOO_LARGE)
+    assert site.breaker.closed
+    assert site.hot.trusted_after == NOW + 2
+
+
+def test_an_unreadable_answer_after_an_outage_is_an_answer(memcached, memcached_site):
+    site = memcached_site
+    memcached.set(f":1:{KEY}", pickle.dumps("harmless"), flags=PICKLE_FLAGS)
+    site.breaker.failure()
+    site.clock.now += 2
+    assert site.hot.get(ID).state is State.UNREADABLE
+    assert site.breaker.closed
+    assert site.hot.trusted_after == NOW + 2
+
+
+# --- The site token ---------------------------------------------------------------------------
+
+
+def test_the_token_names_the_hot_tier_for_all_its_processes(open_cache):
+    one, other = Site(open_cache()), Site(open_cache())
+    token = one.hot.site_token()
+    assert len(token) >= 16
+    assert one.hot.site_token() == token
+    assert other.hot.site_token() == token
+
+
+def test_two_hot_tiers_have_two_tokens():
+    one, other = Site(LocMemCache("one", {})), Site(LocMemCache("other", {}))
+    assert one.hot.site_token() != other.hot.site_token()
+
+
+def test_a_token_once_known_is_not_asked_for_again(failing):
+    token = failing.hot.site_token()
+    failing.cache.error = OSError()
+    assert failing.hot.site_token() == token
+
+
+def test_processes_that_start_together_agree_on_a_token(open_cache):
+    for _ in range(10):
+        sites = [Site(open_cache()) for _ in range(4)]
+        sites[0].cache.clear()
+        start = threading.Barrier(4)
+
+        def name(site, start=start):
+            start.wait(5)
+            try:
+                return site.hot.site_token()
+            finally:
+                site.cache.close()
+
+        with ThreadPoolExecutor(4) as pool:
+            assert len(set(pool.map(name, sites))) == 1
+
+
+def test_a_loss_of_the_contents_is_told_once(site):
+    assert not site.hot.check_token()
+    assert not site.hot.check_token()
+    token = site.hot.site_token()
+    site.cache.clear()
+    assert site.hot.check_token()
+    assert site.hot.site_token() != token
+    assert not site.hot.check_token()
+
+
+def test_every_process_finds_out_about_a_loss(open_cache):
+    one, other = Site(open_cache()), Site(open_cache())
+    assert not one.hot.check_token()
+    assert not other.hot.check_token()
+    one.cache.clear()
+    assert one.hot.check_token()
+    assert other.hot.check_token()
+    assert one.hot.site_token() == other.hot.site_token()
+
+
+def test_an_outage_is_no_loss(failing):
+    failing.hot.check_token()
+    failing.cache.error = OSError()
+    with pytest.raises(HotUnavailable):
+        failing.hot.check_token()
+    failing.cache.error = None
+    failing.clock.now += 2
+    assert not failing.hot.check_token()
+
+
+def test_a_restarted_memcached_has_lost_its_contents(start):
+    server = start(Memcached)
+    site = Site(MemcachedCache(server.address, {}))
+    site.hot.check_token()
+    server.restart()
+    assert site.hot.check_token()
+    site.cache.disconnect()
+
+
+@pytest.mark.parametrize("value", ["short", "x" * 500, b"x" * 22, 7])
+def test_what_is_no_token_is_replaced_by_one(site, value):
+    site.cache.set(TOKEN_KEY, value, None)
+    token = site.hot.site_token()
+    assert token != value
+    assert site.cache.get(TOKEN_KEY) == token
+
+
+def test_a_pickle_planted_as_the_token_is_replaced_by_one(memcached, memcached_site):
+    """Nothing reads or writes a session of this site until the token can be read."""
+    memcached.set(f":1:{TOKEN_KEY}", pickle.dumps("harmless"), flags=PICKLE_FLAGS)
+    token = memcached_site.hot.site_token()
+    assert memcached.get(f":1:{TOKEN_KEY}") == token.encode()
+
+
+def test_a_cache_that_keeps_nothing_is_no_hot_tier():
+    site = Site(DummyCache("dummy", {}))
+    with pytest.raises(HotUnavailable):
+        site.hot.site_token()

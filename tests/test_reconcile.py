@@ -1,0 +1,1190 @@
+"""One session against its item in DynamoDB, on a real memcached and a real dynalite.
+
+Two sites are two hot tiers over one table. What happens at the same time happens here between two
+steps of one call: ``before`` and ``after``.
+"""
+
+import copy
+import logging
+import random
+import time
+from dataclasses import replace
+
+import pytest
+from django.core.cache.backends.locmem import LocMemCache
+
+from django_dynamo_failover import reconcile, signals
+from django_dynamo_failover.cache import MemcachedCache
+from django_dynamo_failover.dynamo import MAX_ITEM_BYTES
+from django_dynamo_failover.exceptions import (
+    ColdUnavailable,
+    ConditionFailed,
+    HotUnavailable,
+    SessionUnreadable,
+    ValueTooLarge,
+)
+from django_dynamo_failover.hot import State
+from django_dynamo_failover.keys import storage_id
+from django_dynamo_failover.reconcile import Outcome, Pending
+from django_dynamo_failover.record import new_record
+
+from .conftest import client
+from .sites import ID, LIFETIME, NOW, Clock, Site, connect
+
+
+@pytest.fixture(scope="module")
+def connected(dynamodb_server):
+    return connect(dynamodb_server)
+
+
+@pytest.fixture
+def sessions(connected, table):
+    sessions = copy.copy(connected)
+    sessions.table = table
+    return sessions
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def make_site(memcached, sessions, clock):
+    caches = []
+
+    def forget(name):
+        keys = memcached.keys()
+        for key in keys:
+            if key.startswith(f"{name}:"):
+                memcached.delete(key)
+
+    def make_site(name):
+        cache = MemcachedCache(memcached.address, {"KEY_PREFIX": name})
+        cache.clear = lambda: forget(name)
+        caches.append(cache)
+        return Site(cache, sessions, clock)
+
+    yield make_site
+    for cache in caches:
+        cache.disconnect()
+
+
+@pytest.fixture
+def site(make_site):
+    return make_site("east")
+
+
+@pytest.fixture
+def other(make_site):
+    return make_site("west")
+
+
+@pytest.fixture
+def plain(request, sessions, clock):
+    """A site whose cache has no compare-and-swap."""
+    cache = LocMemCache(request.node.nodeid, {})
+    yield Site(cache, sessions, clock)
+    cache.clear()
+
+
+@pytest.fixture
+def stored(sessions):
+    """``stored()``: the item in the table, None if there is none; at no count."""
+
+    def stored():
+        return sessions.read(ID, time.monotonic() + 5).item
+
+    return stored
+
+
+@pytest.fixture
+def sent():
+    """What was signalled: [("session_ended", {"id": …}), …]."""
+    sent = []
+    receivers = []
+    for name in ["session_restored", "session_conflict", "session_ended"]:
+
+        def receive(name=name, **arguments):
+            del arguments["signal"], arguments["sender"]
+            sent.append((name, arguments))
+
+        receivers.append((getattr(signals, name), receive))
+        getattr(signals, name).connect(receive)
+    yield sent
+    for signal, receive in receivers:
+        signal.disconnect(receive)
+
+
+@pytest.fixture
+def between(monkeypatch):
+    """``between(site.cold, "put_over", before=…, after=…)``: once, while that is being called."""
+
+    def between(owner, method, *, before=lambda: None, after=lambda: None):
+        original = getattr(owner, method)
+
+        def wrapped(*args, **kwargs):
+            monkeypatch.setattr(owner, method, original)
+            before()
+            result = original(*args, **kwargs)
+            after()
+            return result
+
+        monkeypatch.setattr(owner, method, wrapped)
+
+    return between
+
+
+def judge(site, record):
+    """What becomes of a write that the site's hot tier has ordered, and of what it met."""
+    return site.reconciler.write(record, site.token)
+
+
+def pending(record, loaded=b"", merge=None):
+    return Pending(record, loaded, merge)
+
+
+def incompressible(size):
+    return random.Random(1).randbytes(size)
+
+
+# --- Reading ----------------------------------------------------------------------------------
+
+
+def test_a_session_is_read_as_a_clean_record(site):
+    opened = site.open()
+    site.clock.tick()
+    assert site.reconciler.read(ID) == replace(opened, agreed_at=site.clock.now)
+
+
+def test_a_session_is_over_without_item_when_revoked_and_when_expired(site):
+    assert site.reconciler.read(ID) is None
+    site.open()
+    site.clock.now = NOW + LIFETIME
+    assert site.reconciler.read(ID) is None
+    site.clock.now = NOW
+    site.cold.revoke(ID, int(NOW) + LIFETIME)
+    assert site.reconciler.read(ID) is None
+
+
+def test_a_revoked_session_is_over_although_its_item_came_back(site):
+    """The write of another region may replicate after the logout."""
+    record = site.open()
+    site.cold.revoke(ID, int(NOW) + LIFETIME)
+    site.write(replace(record, base=0))
+    assert site.reconciler.read(ID) is None
+
+
+@pytest.fixture
+def spoil(dynamodb, table):
+    """``spoil()``: what the table holds of the session is not what we wrote there."""
+
+    def spoil():
+        server = client(dynamodb.endpoint_url)
+        item = server.get_item(TableName=table, Key={"id": {"S": ID}})["Item"]
+        server.put_item(TableName=table, Item={**item, "data": {"B": b"spoilt"}})
+
+    return spoil
+
+
+def test_what_cannot_be_trusted_proves_nothing(site, spoil, stored, caplog):
+    site.open()
+    spoil()
+    with pytest.raises(SessionUnreadable):
+        site.reconciler.read(ID)
+    assert site.counts("cold_unreadable", "ended") == [1, 0]
+    assert stored().data == b"spoilt"
+    [record] = caplog.records
+    assert record.levelno == logging.ERROR
+    assert ID[:8] in record.getMessage()
+    assert ID not in record.getMessage()
+
+
+def test_an_outage_proves_nothing(site, dynamodb):
+    site.open()
+    dynamodb.fail("*", "ThrottlingException", times=None)
+    with pytest.raises(ColdUnavailable):
+        site.reconciler.read(ID)
+
+
+# --- The conditional write: each of its outcomes ----------------------------------------------
+
+
+def test_a_new_session_is_written(site, stored):
+    record = new_record(ID, b"new", NOW + LIFETIME, NOW)
+    assert site.write(record) is Outcome.WRITTEN
+    item = stored()
+    assert (item.version, item.site, item.expires) == (1, site.token, NOW + LIFETIME)
+    assert site.reconciler.read(ID) == record.agreed(NOW)
+
+
+def test_a_change_is_written_over_its_base(site, stored):
+    site.open()
+    assert site.write(site.save(b"second")) is Outcome.WRITTEN
+    assert stored().version == 2
+
+
+def test_a_change_is_written_over_any_earlier_version_of_its_site(site):
+    opened = site.open()
+    site.save_through(b"second")
+    third = opened.changed(b"third", NOW + LIFETIME, NOW)
+    third = replace(third, version=3)
+    assert third.base == 1
+    assert site.write(third) is Outcome.WRITTEN
+    assert site.payload_stored() == b"third"
+
+
+def test_a_change_is_written_over_another_sites_version_that_it_is_based_on(site, other):
+    site.open()
+    other.refill()
+    assert other.write(other.save(b"west")) is Outcome.WRITTEN
+    assert site.payload_stored() == b"west"
+
+
+def test_a_new_session_takes_the_place_of_one_that_has_expired(site):
+    site.open()
+    site.clock.now = NOW + LIFETIME + 1
+    record = new_record(ID, b"new", NOW + 2 * LIFETIME, site.clock.now)
+    assert site.write(record) is Outcome.WRITTEN
+    assert site.payload_stored() == b"new"
+
+
+def test_a_put_whose_reply_was_lost_is_recognized_by_its_nonce(site, dynamodb, stored):
+    dynamodb.fail("PutItem", "drop", after=True)
+    assert site.write(new_record(ID, b"new", NOW + LIFETIME, NOW)) is Outcome.WRITTEN
+    site.refill()
+    dynamodb.fail("PutItem", "drop", after=True)
+    assert site.write(site.save(b"second")) is Outcome.WRITTEN
+    assert stored().version == 2
+
+
+def test_a_put_that_was_given_up_though_it_had_succeeded_is_recognized_later(site, dynamodb):
+    site.open()
+    record = site.save(b"second")
+    dynamodb.fail("PutItem", "drop", after=True, times=2)
+    with pytest.raises(ColdUnavailable):
+        site.write(record)
+    verdict = judge(site, record)
+    assert verdict.outcome is Outcome.SUPERSEDED
+    assert verdict.theirs == record.agreed(site.clock.now)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_write_is_superseded_by_the_same_or_a_later_version_of_its_site(site, version):
+    opened = site.open()
+    site.save_through(b"second")
+    if version == 3:
+        site.save_through(b"third")
+    late = opened.changed(b"late", NOW + LIFETIME, NOW)
+    verdict = judge(site, late)
+    assert verdict.outcome is Outcome.SUPERSEDED
+    assert verdict.theirs.version == version
+    assert site.payload_stored() == verdict.theirs.payload != b"late"
+
+
+def test_a_new_session_is_superseded_by_a_later_version_of_its_site(site):
+    opened = site.open()
+    verdict = judge(site, replace(opened, base=0))
+    assert verdict.outcome is Outcome.SUPERSEDED
+
+
+def test_a_write_that_does_not_know_of_an_earlier_version_goes_over_it(site):
+    """Two processes wrote version 1 and 2 of a new session, each as the first."""
+    opened = site.open()
+    second = replace(opened, version=2, base=0, payload=b"second")
+    assert site.write(second) is Outcome.WRITTEN
+    assert site.payload_stored() == b"second"
+
+
+def test_a_write_diverges_from_a_version_that_another_site_wrote_since(site, other):
+    site.open()
+    other.refill()
+    theirs = other.save_through(b"west")
+    verdict = judge(site, site.save(b"east"))
+    assert verdict.outcome is Outcome.DIVERGED
+    assert verdict.theirs == theirs.agreed(site.clock.now)
+    assert site.payload_stored() == b"west"
+
+
+@pytest.mark.parametrize("versions", [1, 3])
+def test_a_later_number_does_not_win_over_another_site(site, other, versions):
+    site.open()
+    other.refill()
+    other.save_through(b"west")
+    for _ in range(versions):
+        record = site.save(b"east")
+    assert site.write(record) is Outcome.DIVERGED
+    assert site.payload_stored() == b"west"
+
+
+def test_two_sites_that_create_the_same_session_diverge(site, other):
+    site.open()
+    record = new_record(ID, b"west", NOW + LIFETIME, NOW)
+    assert other.write(record) is Outcome.DIVERGED
+    assert site.payload_stored() == b"first"
+
+
+def test_a_write_that_no_hot_tier_ordered_goes_over_its_base_only(site):
+    opened = site.open()
+    one = opened.changed(b"one", NOW + LIFETIME, NOW)
+    two = opened.changed(b"two", NOW + LIFETIME, NOW)
+    assert site.reconciler.write(one, "").outcome is Outcome.WRITTEN
+    verdict = site.reconciler.write(two, "")
+    assert verdict.outcome is Outcome.DIVERGED
+    assert verdict.theirs.payload == b"one"
+    three = one.agreed(NOW).changed(b"three", NOW + LIFETIME, NOW)
+    assert site.reconciler.write(three, "").outcome is Outcome.WRITTEN
+    assert site.payload_stored() == b"three"
+
+
+def test_what_the_hot_tier_ordered_does_not_supersede_what_it_did_not(site):
+    opened = site.open()
+    site.save_through(b"second")
+    late = opened.changed(b"late", NOW + LIFETIME, NOW)
+    assert site.reconciler.write(late, "").outcome is Outcome.DIVERGED
+
+
+def test_what_the_hot_tier_did_not_order_does_not_supersede_what_it_did(site):
+    opened = site.open()
+    alone = opened.changed(b"alone", NOW + LIFETIME, NOW)
+    assert site.reconciler.write(alone, "").outcome is Outcome.WRITTEN
+    assert site.write(site.save(b"second")) is Outcome.DIVERGED
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_change_of_a_session_that_was_deleted_does_not_bring_it_back(site, ordered):
+    site.open()
+    record = site.save(b"second")
+    site.cold.revoke(ID, int(NOW) + LIFETIME)
+    verdict = site.reconciler.write(record, site.token if ordered else "")
+    assert verdict.outcome is Outcome.ENDED
+    assert site.payload_stored() is None
+
+
+def test_a_change_of_a_session_that_has_expired_elsewhere_has_ended(site, other):
+    site.open()
+    other.refill()
+    other.save_through(b"west")
+    record = site.save(b"east")
+    site.clock.now = NOW + LIFETIME
+    assert site.write(record) is Outcome.ENDED
+
+
+def test_a_write_against_what_cannot_be_trusted_changes_nothing(site, other, spoil, stored):
+    site.open()
+    other.refill()
+    other.save_through(b"west")
+    spoil()
+    with pytest.raises(SessionUnreadable):
+        site.write(site.save(b"east"))
+    assert site.counts("cold_unreadable", "ended") == [1, 0]
+    assert stored().data == b"spoilt"
+
+
+def test_a_write_that_loses_every_race_gives_up(site, monkeypatch):
+    opened = site.open()
+    asked = []
+
+    def fail(*args):
+        asked.append(args)
+        raise ConditionFailed
+
+    monkeypatch.setattr(site.cold, "put_over", fail)
+    with pytest.raises(ColdUnavailable):
+        site.write(replace(opened, version=2))
+    assert len(asked) == 4
+
+
+def test_a_write_that_gets_no_answer_proves_nothing(site, dynamodb):
+    site.open()
+    record = site.save(b"second")
+    dynamodb.fail("*", "ThrottlingException", times=None)
+    with pytest.raises(ColdUnavailable):
+        site.write(record)
+
+
+def test_a_failed_condition_that_cannot_be_explained_proves_nothing(site, dynamodb):
+    site.open()
+    record = site.save(b"second")
+    site.cold.revoke(ID, int(NOW) + LIFETIME)
+    dynamodb.fail("BatchGetItem", "ThrottlingException", times=None)
+    with pytest.raises(ColdUnavailable):
+        site.write(record)
+
+
+def test_a_session_that_is_too_large_for_dynamodb_is_not_sent(site, dynamodb):
+    record = new_record(ID, incompressible(MAX_ITEM_BYTES), NOW + LIFETIME, NOW)
+    dynamodb.reset_requests()
+    with pytest.raises(ValueTooLarge):
+        site.write(record)
+    assert not dynamodb.requests()
+
+
+def test_an_outage_that_outlasts_the_copy_in_dynamodb_ends_no_session(site):
+    """TTL deletes the copy of a session that has gone on in the hot tier: that is no logout."""
+    site.open()
+    record = site.save(b"second")
+    record = replace(record, base_expires=int(site.clock.now) - 10, expires=int(NOW) + LIFETIME)
+    site.table.delete_expired(ID, NOW + 2 * LIFETIME)
+    assert site.write(record) is Outcome.WRITTEN
+    assert site.payload_stored() == b"second"
+
+
+# --- Sizes and sites --------------------------------------------------------------------------
+
+
+def test_what_fits_is_what_dynamodb_takes(site):
+    sizes = range(MAX_ITEM_BYTES - 1000, MAX_ITEM_BYTES + 100, 50)
+    records = [new_record(ID, incompressible(size), NOW + LIFETIME, NOW) for size in sizes]
+    fitting = [record for record in records if site.reconciler.fits(record)]
+    assert 0 < len(fitting) < len(records)
+    assert site.write(fitting[-1]) is Outcome.WRITTEN
+
+
+def test_what_fits_when_compressed_fits(site):
+    record = new_record(ID, b"x" * 2 * MAX_ITEM_BYTES, NOW + LIFETIME, NOW)
+    assert site.reconciler.fits(record)
+    assert site.write(record) is Outcome.WRITTEN
+
+
+def test_the_site_is_the_token_of_the_hot_tier_while_that_is_known(site, monkeypatch):
+    token = site.token
+    site.go_down(monkeypatch)
+    assert site.reconciler.site() == token
+
+
+def test_a_hot_tier_that_never_answered_names_no_site(site, monkeypatch):
+    site.go_down(monkeypatch)
+    assert site.reconciler.site() == ""
+
+
+# --- Renewing a lease -------------------------------------------------------------------------
+
+
+def test_a_clean_session_that_nobody_changed_gets_a_new_lease(site, dynamodb):
+    opened = site.open()
+    dynamodb.reset_requests()
+    now = site.clock.tick()
+    assert site.renew() == site.held() == replace(opened, agreed_at=now)
+    assert dynamodb.requests() == {"BatchGetItem": 1}
+    assert site.counts("renewed", "restored", "conflicts") == [1, 0, 0]
+
+
+def test_a_dirty_session_is_written_and_gets_a_new_lease(site, dynamodb):
+    site.open()
+    record = site.save(b"second")
+    dynamodb.reset_requests()
+    now = site.clock.tick()
+    assert site.renew() == site.held() == record.agreed(now)
+    assert dynamodb.requests() == {"PutItem": 1}
+    assert site.payload_stored() == b"second"
+
+
+def test_a_new_session_is_written_at_its_first_renewal(site):
+    site.hot.add(new_record(ID, b"new", NOW + LIFETIME, NOW))
+    assert site.renew() == site.held()
+    assert not site.held().dirty
+    assert site.payload_stored() == b"new"
+
+
+@pytest.mark.parametrize("dirty", [False, True])
+@pytest.mark.parametrize("how", ["revoked", "gone"])
+def test_a_session_that_was_ended_elsewhere_is_over(site, other, sent, dirty, how):
+    site.open()
+    if dirty:
+        site.save(b"second")
+    if how == "revoked":
+        other.logout()
+    else:
+        site.table.delete_expired(ID, NOW + 2 * LIFETIME)
+    assert site.renew() is None
+    assert site.hot.get(ID).state is State.TOMBSTONE
+    assert site.counts("ended") == [1]
+    assert sent == [("session_ended", {"id": ID[:8]})]
+
+
+def test_a_clean_session_that_has_expired_is_over(site):
+    site.open()
+    site.clock.now = NOW + LIFETIME
+    assert site.renew() is None
+    assert site.hot.get(ID).state is State.TOMBSTONE
+
+
+def test_a_dirty_session_that_was_revoked_is_over_although_its_item_came_back(site, other):
+    """The last writer of a global table wins, so that a write may undo the delete of a logout.
+
+    The revocation stands; were it only seen by who reads, a session that is changed in every
+    lease would never end at this site.
+    """
+    site.open()
+    item = site.save_through(b"second")
+    site.save(b"third")
+    other.logout()
+    site.write(replace(item, base=0))  # replicates after the logout
+    assert site.renew() is None
+    assert site.hot.get(ID).state is State.TOMBSTONE
+
+
+def test_what_another_site_changed_takes_the_place_of_a_clean_session(site, other, sent):
+    site.open()
+    other.refill()
+    theirs = other.save_through(b"west")
+    now = site.clock.tick()
+    assert site.renew() == site.held() == theirs.agreed(now)
+    assert site.counts("restored", "conflicts") == [1, 0]
+    assert sent == [("session_restored", {"id": ID[:8]})]
+
+
+def test_of_two_sites_changes_the_later_stands_theirs(site, other, sent):
+    site.open()
+    other.refill()
+    site.save(b"east")
+    theirs = other.save_through(b"west")
+    now = site.clock.tick()
+    assert site.renew() == site.held() == theirs.agreed(now)
+    assert site.payload_stored() == b"west"
+    assert site.counts("conflicts") == [1]
+    assert ("session_conflict", {"id": ID[:8], "kept": "theirs"}) in sent
+
+
+@pytest.mark.parametrize("versions", [1, 3])
+def test_of_two_sites_changes_the_later_stands_ours(site, other, sent, stored, caplog, versions):
+    site.open()
+    other.refill()
+    for _ in range(versions):
+        other.save_through(b"west")
+    ours = site.save(b"east")
+    site.clock.tick()
+    renewed = site.renew()
+    assert renewed == site.held()
+    assert (renewed.payload, renewed.dirty, renewed.modified) == (b"east", False, ours.modified)
+    assert renewed.version == renewed.base == stored().version == 1 + versions + 1
+    assert site.payload_stored() == b"east"
+    assert site.counts("conflicts") == [1]
+    assert sent == [("session_conflict", {"id": ID[:8], "kept": "ours"})]
+    assert ID[:8] in caplog.text
+    assert ID not in caplog.text
+
+
+def test_after_a_conflict_the_other_site_follows(site, other):
+    site.open()
+    other.refill()
+    other.save_through(b"west")
+    site.save(b"east")
+    site.renew()
+    other.reconciler.note(other.held(), other.clock.tick())
+    assert other.renew().payload == b"east"
+    assert other.counts("conflicts") == [0]
+
+
+def test_a_region_that_went_back_to_an_older_version_gets_ours_again(site, stored):
+    """A lost region's writes may be missing where another one acknowledged them."""
+    opened = site.open()
+    site.save(b"second")
+    site.renew()
+    site.table.delete_expired(ID, NOW + 2 * LIFETIME)
+    site.write(replace(opened, base=0))
+    assert stored().version == 1
+    now = site.clock.tick()
+    renewed = site.renew()
+    assert renewed == site.held()
+    assert (renewed.payload, renewed.agreed_at, renewed.dirty) == (b"second", now, False)
+    assert site.payload_stored() == b"second"
+    assert site.counts("conflicts") == [0]
+
+
+def test_a_change_of_another_site_counts_although_its_number_is_lower(site, other):
+    """East counted up to 4 in its own region; then west's, based on 1, won in replication."""
+    opened = site.open()
+    for payload in [b"second", b"third", b"fourth"]:
+        site.save_through(payload)
+        site.reconciler.note(site.held(), site.clock.now)
+    other.hot.add(opened)
+    theirs = other.save(b"west")
+    site.table.delete_expired(ID, NOW + 2 * LIFETIME)
+    other.write(replace(theirs, base=0))
+    site.clock.tick()
+    assert not site.held().dirty
+    assert site.renew().payload == b"west"
+    assert site.payload_stored() == b"west"
+
+
+def test_a_version_that_was_written_but_not_noted_is_noted(site, sent):
+    site.open()
+    record = site.save_through(b"second")
+    now = site.clock.tick()
+    assert site.held().dirty
+    assert site.renew() == site.held() == record.agreed(now)
+    assert site.counts("conflicts", "restored") == [0, 0]
+    assert sent == []
+
+
+def test_an_outage_of_dynamodb_leaves_the_entry_as_it_is(site, dynamodb):
+    opened = site.open()
+    dynamodb.fail("*", "ThrottlingException", times=None)
+    with pytest.raises(ColdUnavailable):
+        site.renew()
+    assert site.held() == opened
+    dirty = site.save(b"second")
+    with pytest.raises(ColdUnavailable):
+        site.renew()
+    assert site.held() == dirty
+
+
+@pytest.mark.parametrize("dirty", [False, True])
+def test_what_cannot_be_trusted_leaves_the_entry_as_it_is(site, other, spoil, dirty):
+    site.open()
+    other.refill()
+    other.save_through(b"west")
+    if dirty:
+        site.save(b"east")
+    before = site.held()
+    spoil()
+    with pytest.raises(SessionUnreadable):
+        site.renew()
+    assert site.held() == before
+
+
+def test_a_hot_tier_that_fails_during_a_renewal_does_not_spoil_it(site, between, monkeypatch):
+    site.open()
+    site.save(b"second")
+    between(site.cold, "put_over", after=lambda: site.go_down(monkeypatch))
+    assert site.renew().payload == b"second"
+    assert site.payload_stored() == b"second"
+
+
+def test_without_compare_and_swap_a_request_renews_as_well(plain):
+    plain.open()
+    plain.save(b"second")
+    assert plain.renew() == plain.held()
+    assert not plain.held().dirty
+    assert plain.payload_stored() == b"second"
+
+
+# --- Renewing, while something else happens ---------------------------------------------------
+
+
+def test_a_save_before_the_write_is_kept_and_knows_what_was_written(site, between):
+    site.open()
+    site.save(b"second")
+    between(site.cold, "put_over", before=lambda: site.save(b"third"))
+    started = site.clock.now
+    site.renew()
+    held = site.held()
+    assert (held.payload, held.version, held.base) == (b"third", 3, 2)
+    assert held.dirty
+    assert held.agreed_at == started
+
+
+def test_a_save_between_write_and_note_is_kept_and_knows_what_was_written(site, between):
+    site.open()
+    site.save(b"second")
+    started = site.clock.now
+    between(site.cold, "put_over", after=lambda: site.save(b"third"))
+    site.renew()
+    held = site.held()
+    assert (held.payload, held.version, held.base, held.base_expires) == (
+        b"third",
+        3,
+        2,
+        NOW + LIFETIME,
+    )
+    assert held.agreed_at == held.dirty_since == started
+    assert site.renew().payload == b"third"
+    assert site.counts("conflicts") == [0]
+
+
+def test_a_save_between_read_and_note_of_a_clean_session_is_kept(site, between):
+    site.open()
+    between(site.cold, "read", after=lambda: site.save(b"second"))
+    site.renew()
+    assert site.held().payload == b"second"
+    assert site.held().dirty
+
+
+def test_a_save_that_was_written_through_meanwhile_is_no_conflict(site, between, sent, stored):
+    """It was this hot tier that ordered both."""
+    site.open()
+    site.save(b"second")
+    between(site.cold, "put_over", before=lambda: site.save_through(b"third"))
+    site.renew()
+    assert site.held().payload == b"third"
+    assert stored().version == 3
+    assert site.counts("conflicts", "restored") == [0, 0]
+    assert sent == []
+
+
+def test_a_save_that_was_written_through_during_a_read_was_not_restored(site, between, sent):
+    site.open()
+    between(site.cold, "read", before=lambda: site.save_through(b"second"))
+    site.renew()
+    assert site.held().payload == b"second"
+    assert site.counts("conflicts", "restored") == [0, 0]
+    assert sent == []
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("method", ["put_over", "read"])
+def test_a_logout_meanwhile_is_final(site, between, moment, method):
+    site.open()
+    if method == "put_over":
+        site.save(b"second")
+    between(site.cold, method, **{moment: site.logout})
+    site.renew()
+    assert site.hot.get(ID).state is State.TOMBSTONE
+    assert site.payload_stored() is None
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_logout_during_the_first_write_of_a_session_is_final(site, between, moment):
+    site.hot.add(new_record(ID, b"new", NOW + LIFETIME, NOW))
+    between(site.cold, "put_new", **{moment: site.logout})
+    site.renew()
+    assert site.hot.get(ID).state is State.TOMBSTONE
+    assert site.payload_stored() is None
+
+
+def test_a_logout_during_a_conflict_is_final(site, other, between):
+    site.open()
+    other.refill()
+    other.save_through(b"west")
+    site.save(b"east")
+    between(site.hot, "swap", before=site.logout)
+    with pytest.raises(ColdUnavailable):
+        site.renew()
+    assert site.hot.get(ID).state is State.TOMBSTONE
+    assert site.payload_stored() is None
+
+
+def test_a_save_during_a_conflict_goes_first(site, other, between):
+    site.open()
+    other.refill()
+    other.save_through(b"west")
+    site.save(b"east")
+    between(site.hot, "swap", before=lambda: site.save(b"east again"))
+    with pytest.raises(ColdUnavailable):
+        site.renew()
+    assert site.payload_stored() == b"west"
+    assert site.renew().payload == b"east again"
+    assert site.payload_stored() == b"east again"
+
+
+def test_a_change_of_another_site_during_a_conflict_is_looked_at_again(site, other, between):
+    site.open()
+    other.refill()
+    other.save_through(b"west")
+    ours = site.save(b"east")
+    between(site.hot, "swap", after=lambda: other.save_through(b"west again"))
+    renewed = site.renew()
+    assert renewed.payload == site.payload_stored() == b"west again"
+    assert renewed.modified > ours.modified
+    site.clock.tick()
+    assert site.renew().payload == b"west again"
+
+
+# --- Sessions that are too large --------------------------------------------------------------
+
+
+def test_a_session_too_large_for_dynamodb_is_kept_and_gets_a_new_lease(site):
+    site.open()
+    record = site.save(incompressible(MAX_ITEM_BYTES))
+    now = site.clock.tick()
+    assert site.renew() == site.held() == replace(record, agreed_at=now)
+    assert site.held().dirty
+
+
+def test_a_session_too_large_for_dynamodb_that_is_over_is_over(site, other):
+    site.open()
+    site.save(incompressible(MAX_ITEM_BYTES))
+    other.logout()
+    assert site.renew() is None
+    assert site.hot.get(ID).state is State.TOMBSTONE
+
+
+def test_a_new_session_too_large_for_dynamodb_is_not_missed_there(site):
+    site.hot.add(new_record(ID, incompressible(MAX_ITEM_BYTES), NOW + LIFETIME, NOW))
+    now = site.clock.tick()
+    assert site.renew().agreed_at == site.held().agreed_at == now
+
+
+def test_a_pending_change_too_large_for_dynamodb_is_left_to_the_hot_tier(site, stored):
+    site.open()
+    record = site.save(incompressible(MAX_ITEM_BYTES))
+    site.reconciler.flush(pending(record))
+    assert stored().version == 1
+    assert site.held().payload == record.payload
+
+
+# --- Flushing what is pending -----------------------------------------------------------------
+
+
+def test_a_pending_change_is_written_and_noted(site):
+    site.open()
+    record = site.save(b"second")
+    started = site.clock.tick()
+    site.reconciler.flush(pending(record))
+    assert site.payload_stored() == b"second"
+    assert site.held() == record.agreed(started)
+
+
+def test_a_later_change_in_the_hot_tier_is_written_instead(site):
+    site.open()
+    record = site.save(b"second")
+    site.save(b"third")
+    site.reconciler.flush(pending(record))
+    assert site.payload_stored() == b"third"
+    assert not site.held().dirty
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_what_another_process_has_written_is_not_written_again(site, dynamodb, later):
+    site.open()
+    record = site.save(b"second")
+    if later:
+        site.save(b"third")
+    site.renew()
+    dynamodb.reset_requests()
+    site.reconciler.flush(pending(record))
+    assert not dynamodb.requests()
+
+
+def test_a_change_of_a_session_that_has_ended_is_not_written(site, dynamodb):
+    site.open()
+    record = site.save(b"second")
+    site.logout()
+    dynamodb.reset_requests()
+    site.reconciler.flush(pending(record))
+    assert not dynamodb.requests()
+    assert site.payload_stored() is None
+
+
+def test_a_change_of_a_session_that_was_ended_elsewhere_ends_it_here(site, other, sent):
+    site.open()
+    record = site.save(b"second")
+    other.logout()
+    site.reconciler.flush(pending(record))
+    assert site.hot.get(ID).state is State.TOMBSTONE
+    assert sent == [("session_ended", {"id": ID[:8]})]
+
+
+def test_a_change_that_was_evicted_is_written_and_not_put_back(site):
+    site.open()
+    record = site.save(b"second")
+    site.lose()
+    site.reconciler.flush(pending(record))
+    assert site.payload_stored() == b"second"
+    assert site.hot.get(ID).state is State.MISS
+
+
+def test_a_pending_change_is_written_while_the_hot_tier_is_down(site, monkeypatch):
+    site.open()
+    record = site.save(b"second")
+    site.go_down(monkeypatch)
+    site.reconciler.flush(pending(record))
+    assert site.payload_stored() == b"second"
+
+
+def test_a_pending_change_is_written_where_the_hot_entry_is_spoilt(site):
+    site.open()
+    record = site.save(b"second")
+    site.cache.set(f"session:{ID}", b"spoilt")
+    site.reconciler.flush(pending(record))
+    assert site.payload_stored() == b"second"
+    assert site.hot.get(ID).state is State.UNREADABLE
+
+
+def test_a_pending_change_outlives_an_outage_of_dynamodb(site, dynamodb):
+    site.open()
+    record = site.save(b"second")
+    dynamodb.fail("*", "ThrottlingException", times=None)
+    with pytest.raises(ColdUnavailable):
+        site.reconciler.flush(pending(record))
+    dynamodb.heal()
+    site.reconciler.flush(pending(record))
+    assert site.payload_stored() == b"second"
+
+
+def test_a_change_that_the_hot_tier_forgot_is_put_back_there(site):
+    site.open()
+    record = site.save(b"second")
+    site.lose()
+    site.refill()
+    assert site.held().payload == b"first"
+    started = site.clock.tick()
+    site.reconciler.flush(pending(record))
+    assert site.payload_stored() == b"second"
+    assert site.held() == record.agreed(started)
+    assert site.counts("conflicts", "merged") == [0, 0]
+
+
+def joined(base, ours, theirs):
+    return b"%b|%b|%b" % (base, ours, theirs)
+
+
+def test_what_was_changed_since_the_hot_tier_forgot_is_merged(site):
+    site.open()
+    site.save(b"second")
+    ours = site.save(b"third")
+    site.lose()
+    site.refill()
+    site.save(b"theirs")
+    site.reconciler.flush(pending(ours, b"first", joined))
+    assert site.payload_stored() == site.held().payload == b"first|third|theirs"
+    assert site.held().version > ours.version
+    assert not site.held().dirty
+    assert site.counts("merged", "conflicts") == [1, 0]
+
+
+def test_what_another_site_changed_since_the_hot_tier_forgot_is_merged(site, other):
+    site.open()
+    other.refill()
+    site.save(b"second")
+    ours = site.save(b"third")
+    other.save_through(b"west")
+    site.lose()
+    site.refill()
+    site.reconciler.flush(pending(ours, b"first", joined))
+    assert site.payload_stored() == site.held().payload == b"first|third|west"
+
+
+def test_what_was_changed_since_the_hot_tier_forgot_stands_where_nothing_merges(site, sent):
+    site.open()
+    site.save(b"second")
+    ours = site.save(b"third")
+    site.lose()
+    site.refill()
+    site.save(b"theirs")
+    site.reconciler.flush(pending(ours))
+    assert site.payload_stored() == site.held().payload == b"theirs"
+    assert site.held().version > ours.version
+    assert sent == [("session_conflict", {"id": ID[:8], "kept": "theirs"})]
+
+
+def test_an_earlier_change_of_another_site_does_not_vanish_unseen(site, other):
+    """Later ``modified`` wins, but somebody must be able to know."""
+    site.open()
+    other.refill()
+    site.save(b"second")
+    other.save_through(b"west")
+    ours = site.save(b"third")
+    site.lose()
+    site.refill()
+    assert site.held().payload == b"west"
+    site.reconciler.flush(pending(ours))
+    assert site.payload_stored() == b"third"
+    assert site.counts("conflicts") == [1]
+
+
+def test_another_change_of_the_same_number_does_not_vanish_unseen(site):
+    site.open()
+    ours = site.save(b"ours")
+    site.lose()
+    site.refill()
+    theirs = site.save(b"theirs")
+    assert ours.version == theirs.version
+    site.reconciler.flush(pending(ours, b"first", joined))
+    [conflicts, merged] = site.counts("conflicts", "merged")
+    assert conflicts or merged
+    assert site.payload_stored() == site.held().payload == b"first|ours|theirs"
+
+
+def test_the_background_thread_does_not_write_a_cache_without_compare_and_swap(plain):
+    plain.open()
+    record = plain.save(b"second")
+    plain.reconciler.flush(pending(record))
+    assert plain.payload_stored() == b"second"
+    assert plain.held() == record
+    assert plain.reconciler.refreshed(plain.held()) == record.agreed(plain.clock.now)
+
+
+def test_a_save_before_a_flush_writes_is_no_conflict(site, between, sent, stored):
+    site.open()
+    record = site.save(b"second")
+    between(site.cold, "put_over", before=lambda: site.save_through(b"third"))
+    site.reconciler.flush(pending(record))
+    assert site.held().payload == b"third"
+    assert stored().version == 3
+    assert site.counts("conflicts", "restored") == [0, 0]
+    assert sent == []
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("new", [False, True])
+def test_a_logout_during_a_flush_is_final(site, between, moment, new):
+    if new:
+        record = new_record(ID, b"new", NOW + LIFETIME, NOW)
+        site.hot.add(record)
+    else:
+        site.open()
+        record = site.save(b"second")
+    between(site.cold, "put_new" if new else "put_over", **{moment: site.logout})
+    site.reconciler.flush(pending(record))
+    assert site.hot.get(ID).state is State.TOMBSTONE
+    assert site.payload_stored() is None
+
+
+# --- Noting what was written ------------------------------------------------------------------
+
+
+def test_a_write_is_noted(site):
+    site.open()
+    record = site.save_through(b"second")
+    site.reconciler.note(record, site.clock.now)
+    assert site.held() == record.agreed(site.clock.now)
+
+
+def test_a_write_is_noted_in_a_later_version_too(site):
+    site.open()
+    record = site.save_through(b"second")
+    started = site.clock.now
+    third = site.save(b"third")
+    site.reconciler.note(record, started)
+    assert site.held() == third.ahead_of(record, started)
+
+
+def test_a_write_that_is_noted_late_changes_nothing(site):
+    site.open()
+    second = site.save_through(b"second")
+    third = site.save_through(b"third")
+    site.reconciler.note(third, site.clock.now)
+    before = site.held()
+    site.reconciler.note(second, site.clock.tick())
+    assert site.held() == before
+
+
+def test_a_write_that_the_hot_tier_does_not_have_is_put_there(site):
+    """It was made in DynamoDB alone, while the hot tier was down."""
+    opened = site.open()
+    alone = opened.changed(b"alone", NOW + LIFETIME, site.clock.tick())
+    site.reconciler.write(alone, "")
+    site.reconciler.note(alone, site.clock.now)
+    assert site.held() == alone.agreed(site.clock.now)
+
+
+def test_a_write_alone_does_not_undo_a_later_change_in_the_hot_tier(site):
+    opened = site.open()
+    alone = opened.changed(b"alone", NOW + LIFETIME, site.clock.tick())
+    site.reconciler.write(alone, "")
+    later = site.save(b"later")
+    site.reconciler.note(alone, site.clock.now)
+    assert site.held() == later
+
+
+@pytest.mark.parametrize("gone", ["logged out", "evicted"])
+def test_a_write_is_not_noted_where_the_session_is_not_held(site, gone):
+    site.open()
+    record = site.save_through(b"second")
+    if gone == "logged out":
+        site.logout()
+    else:
+        site.lose()
+    before = site.hot.get(ID).state
+    site.reconciler.note(record, site.clock.now)
+    assert site.hot.get(ID).state is before
+    assert site.reconciler.refreshed(record) is record
+
+
+def test_a_logout_between_look_and_note_is_final(site, between):
+    site.open()
+    record = site.save_through(b"second")
+    between(site.hot, "swap", before=site.logout)
+    site.reconciler.note(record, site.clock.now)
+    assert site.hot.get(ID).state is State.TOMBSTONE
+
+
+def test_a_save_between_look_and_note_is_kept(site, between):
+    site.open()
+    record = site.save_through(b"second")
+    between(site.hot, "swap", before=lambda: site.save(b"third"))
+    site.reconciler.note(record, site.clock.now)
+    assert (site.held().payload, site.held().base) == (b"third", 2)
+
+
+def test_a_write_cannot_be_noted_while_the_hot_tier_is_down(site, monkeypatch):
+    site.open()
+    record = site.save_through(b"second")
+    site.go_down(monkeypatch)
+    with pytest.raises(HotUnavailable):
+        site.reconciler.note(record, site.clock.now)
+
+
+# --- What could not be noted ------------------------------------------------------------------
+
+
+@pytest.fixture
+def unnoted(site, monkeypatch):
+    """A site that has written version 2, and could not note it for all the saves that came."""
+    site.open()
+    record = site.save_through(b"second")
+    swap = site.hot.swap
+    monkeypatch.setattr(site.hot, "swap", lambda record, token: False)
+    site.reconciler.note(record, site.clock.now)
+    monkeypatch.setattr(site.hot, "swap", swap)
+    assert site.held() == record
+    return site
+
+
+def test_the_next_save_knows_what_could_not_be_noted(unnoted):
+    held = unnoted.held()
+    assert unnoted.reconciler.refreshed(held) == held.agreed(unnoted.clock.now)
+    assert unnoted.reconciler.refreshed(held) is held  # which the save has stored
+
+
+def test_a_later_save_of_another_process_knows_it_too(unnoted):
+    started = unnoted.clock.now
+    written, third = unnoted.held(), unnoted.save(b"third")
+    assert unnoted.reconciler.refreshed(third) == third.ahead_of(written, started)
+
+
+def test_what_another_process_knows_of_a_later_write_is_not_forgotten(unnoted):
+    third = unnoted.save(b"third").agreed(unnoted.clock.tick())
+    assert unnoted.reconciler.refreshed(third) is third
+
+
+def test_what_could_not_be_noted_tells_nothing_of_an_earlier_version(unnoted):
+    earlier = replace(unnoted.held(), version=1, base=1)
+    assert unnoted.reconciler.refreshed(earlier) is earlier
+
+
+def test_what_could_not_be_noted_tells_nothing_of_another_session(unnoted):
+    another = replace(unnoted.held(), id=storage_id("another"))
+    assert unnoted.reconciler.refreshed(another) is another
+
+
+def test_what_could_not_be_noted_does_not_pile_up(plain, monkeypatch):
+    monkeypatch.setattr(reconcile, "_MAX_UNNOTED", 10)
+    record = new_record(ID, b"", NOW + LIFETIME, NOW)
+    for number in range(25):
+        plain.reconciler.note(replace(record, id=f"{number}"), NOW)
+    assert 0 < len(plain.reconciler._unnoted) <= 10
+    last = replace(record, id="24")
+    assert plain.reconciler.refreshed(last) == last.agreed(NOW)
+
+
+# --- The end ----------------------------------------------------------------------------------
+
+
+def test_the_end_is_noted_counted_and_signalled(site, sent):
+    site.open()
+    site.reconciler.end(ID)
+    assert site.hot.get(ID).state is State.TOMBSTONE
+    assert site.counts("ended") == [1]
+    assert sent == [("session_ended", {"id": ID[:8]})]
+
+
+def test_an_end_that_cannot_be_noted_is_an_end_all_the_same(site, monkeypatch, sent):
+    site.go_down(monkeypatch)
+    site.reconciler.end(ID)
+    assert sent == [("session_ended", {"id": ID[:8]})]
+
+
+def test_a_receiver_that_raises_stops_nothing(site):
+    def fail(**arguments):
+        raise ValueError
+
+    signals.session_ended.connect(fail)
+    try:
+        site.reconciler.end(ID)
+    finally:
+        signals.session_ended.disconnect(fail)
+    assert site.hot.get(ID).state is State.TOMBSTONE
