@@ -73,6 +73,15 @@ class MemcachedCache(PyMemcacheCache):
         key = self.make_and_validate_key(key, version)
         return bool(self._cache.cas(key, value, token, self.get_backend_timeout(timeout)))
 
+    @property
+    def server_count(self) -> int:
+        """How many servers there are. Each can fail, and lose its contents, by itself."""
+        return len(self._cache.pools)
+
+    def server_of(self, key: Any, version: int | None = None) -> int:
+        """Return the number of the server that a key belongs to, for good."""
+        return self._cache.place(self.make_key(key, version))
+
     def get_backend_timeout(self, timeout: float | None = DEFAULT_TIMEOUT) -> int:
         # memcached keeps 32 bits: past 2038 it would expire at once, below -2**31 never.
         return max(-1, min(int(super().get_backend_timeout(timeout) or 0), 2**31 - 1))

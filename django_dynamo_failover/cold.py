@@ -3,10 +3,11 @@
 A call goes to the nearest region that answers, inside one deadline.
 """
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from .breaker import Breaker
@@ -55,6 +56,11 @@ class ColdTier:
         """Whether there is a cold tier at all."""
         return bool(self._regions)
 
+    @property
+    def is_down(self) -> bool:
+        """Whether no region is thought to answer. ``read`` is what finds out."""
+        return not any(region.breaker.closed for region in self._regions)
+
     def warm(self) -> None:
         """Start making the clients, off the request path. Returns at once."""
         for region in self._regions:
@@ -78,7 +84,7 @@ class ColdTier:
             answers.append(answer)
         if not answers:
             raise ColdUnavailable("no region answers")
-        return answers[0]
+        return replace(answers[0], complete=len(answers) == len(self._regions))
 
     def put_new(self, item: ColdItem) -> None:
         """Write the first item of a session. Raises ``ConditionFailed`` if there is one."""
@@ -91,9 +97,21 @@ class ColdTier:
         """
         self._first(lambda table, until: table.put_over(item, base, site, until))
 
-    def revoke(self, id: str, expires: int) -> None:
-        """Delete a session and record until ``expires`` that it is revoked."""
-        self._first(lambda table, until: table.revoke(id, expires, until))
+    def revoke(self, id: str, expires: int) -> bool:
+        """Delete a session and record until ``expires`` that it is revoked, in every region.
+
+        Not only in the nearest: another one may answer next, before it has replicated. Return
+        whether all of them have it; raises ``ColdUnavailable`` if none does.
+        """
+        until = self._monotonic() + self._deadline
+        done = 0
+        for region in self._regions:
+            with contextlib.suppress(ColdUnavailable):
+                self._call(region, "cold_writes", lambda table: table.revoke(id, expires, until))
+                done += 1
+        if not done:
+            raise ColdUnavailable("no region answers")
+        return done == len(self._regions)
 
     def clear_expired(self) -> int:
         """Delete the items that have expired, in the nearest region; return how many."""

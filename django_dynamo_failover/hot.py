@@ -3,6 +3,7 @@
 Nothing here decides what a state means; ``store`` does. A failure is never disguised as a miss.
 """
 
+import contextlib
 import enum
 import logging
 import math
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _PREFIX = "session:"
-_TOKEN_KEY = "session-site-token"  # noqa: S105
+_TOKEN_PREFIX = "session-site-token:"  # noqa: S105
 _TOKEN_LENGTH = 22
 
 #: Stands where a session is known to be too large for this cache: reads as a miss, but ``add``
@@ -52,6 +53,16 @@ class HotAnswer:
     token: Any = None
 
 
+class _Shard:
+    """What is known of one server of the cache. It fails, and loses its contents, by itself."""
+
+    def __init__(self, breaker: Breaker, token_key: str) -> None:
+        self.breaker = breaker
+        self.token_key = token_key
+        self.token: str | None = None
+        self.trusted_after = 0.0
+
+
 class HotTier:
     """Sessions in the cache that ``get_cache`` returns (one instance per thread, as in Django).
 
@@ -59,8 +70,8 @@ class HotTier:
     entry and a swap is atomic. On any other cache a swap is get-then-set, and the tombstone is
     a key of its own beside the entry, so that a save that raced with the logout still loses.
 
-    After an outage the entries from before it are distrusted (``trusted_after``): they may have
-    missed changes and logouts.
+    After an outage of a server, its entries from before it are distrusted (``trusts``): they may
+    have missed changes and logouts. ``make_breaker`` makes the breaker of one server.
     """
 
     def __init__(
@@ -68,21 +79,18 @@ class HotTier:
         get_cache: Callable[[], BaseCache],
         keyring: Keyring,
         metrics: Metrics,
-        breaker: Breaker,
+        make_breaker: Callable[[], Breaker] = Breaker,
         *,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._get_cache = get_cache
         self._keyring = keyring
         self._metrics = metrics
-        self._breaker = breaker
         self._now = now
-        self._token: str | None = None
         cache = get_cache()
         self.atomic = hasattr(cache, "gets") and hasattr(cache, "cas")
         self._access: _CasAccess | _PlainAccess = _CasAccess() if self.atomic else _PlainAccess()
-        #: Entries that last agreed with DynamoDB before this time must agree anew.
-        self.trusted_after = 0.0
+        self._shards = [_Shard(make_breaker(), key) for key in _key_on_each_server(cache)]
 
     def get(self, id: str) -> HotAnswer:
         """Return what is held under an id, in one round trip. Raises ``HotUnavailable``."""
@@ -140,57 +148,82 @@ class HotTier:
         key = _PREFIX + id
         self._call(self._access.bury, key, tombstone, math.ceil(seconds), insist=True)
 
-    def site_token(self) -> str:
-        """Return the random value that names this hot tier. Raises ``HotUnavailable``."""
-        if self._token is None:
-            self.check_token()
-        assert self._token is not None
-        return self._token
+    @property
+    def is_up(self) -> bool:
+        """Whether every server is thought to answer."""
+        return all(shard.breaker.closed for shard in self._shards)
 
-    def check_token(self) -> bool:
-        """Look whether the site token is still there; tell if the hot tier lost its contents."""
-        token = self._call(self._read_token)
-        lost = self._token is not None and self._token != token
-        self._token = token
+    def trusts(self, record: Record) -> bool:
+        """Tell whether its server was there ever since a record last agreed with DynamoDB."""
+        return record.agreed_at >= self._shard(_PREFIX + record.id).trusted_after
+
+    def check_tokens(self) -> bool:
+        """Look whether each server still has its site token; tell if one lost its contents."""
+        lost = False
+        for shard in self._shards:
+            with contextlib.suppress(HotUnavailable):  # counted, and its breaker tells
+                token = self._call(_read_token, shard.token_key)
+                lost |= shard.token is not None and shard.token != token
+                shard.token = token
         return lost
-
-    def _read_token(self, cache: BaseCache) -> str:
-        value = cache.get(_TOKEN_KEY)
-        if not _is_token(value):
-            new = secrets.token_urlsafe(16)
-            # Another process may be doing the same; whoever is first names the tier.
-            if value is not None:
-                cache.set(_TOKEN_KEY, new, None)
-            else:
-                cache.add(_TOKEN_KEY, new, None)
-            value = cache.get(_TOKEN_KEY)
-        if not _is_token(value):
-            raise HotUnavailable("the cache does not keep what it is given")
-        return str(value)
 
     def _timeout(self, record: Record) -> int:
         # At least a second: 0 would mean "delete" and a negative one is undefined.
         return max(1, math.ceil(record.expires - self._now()))
 
-    def _call(self, operation: Callable[..., _T], *args: Any, insist: bool = False) -> _T:
-        if not self._breaker.allow() and not insist:
+    def _shard(self, key: str) -> _Shard:
+        if len(self._shards) == 1:
+            return self._shards[0]
+        cache: Any = self._get_cache()
+        number: int = cache.server_of(key)
+        return self._shards[number]
+
+    def _call(self, operation: Callable[..., _T], key: str, *args: Any, insist: bool = False) -> _T:
+        shard = self._shard(key)
+        if not shard.breaker.allow() and not insist:
             raise HotUnavailable("not asked: it was down a moment ago")
         try:
-            result = operation(self._get_cache(), *args)
+            result = operation(self._get_cache(), key, *args)
         except Unreadable:
-            self._breaker.success()
+            shard.breaker.success()
             raise
         except Exception as error:
             # Any cache may be set, so any error may come.
             if "too large" in str(error):
-                self._breaker.success()
+                shard.breaker.success()
                 raise ValueTooLarge("the cache refuses the value for its size") from error
             self._metrics.count("hot_errors")
-            self._breaker.failure()
+            shard.breaker.failure()
             raise HotUnavailable(type(error).__name__) from error
-        if self._breaker.success():
-            self.trusted_after = self._now()
+        if shard.breaker.success():
+            shard.trusted_after = self._now()
         return result
+
+
+def _key_on_each_server(cache: Any) -> list[str]:
+    """Return for each server of a cache a token key that belongs to it."""
+    keys: dict[int, str] = {}
+    number = 0
+    while len(keys) < getattr(cache, "server_count", 1):
+        key = f"{_TOKEN_PREFIX}{number}"
+        keys.setdefault(cache.server_of(key) if hasattr(cache, "server_of") else 0, key)
+        number += 1
+    return [keys[server] for server in sorted(keys)]
+
+
+def _read_token(cache: BaseCache, key: str) -> str:
+    value = cache.get(key)
+    if not _is_token(value):
+        new = secrets.token_urlsafe(16)
+        # Another process may be doing the same; whoever is first names the server.
+        if value is not None:
+            cache.set(key, new, None)
+        else:
+            cache.add(key, new, None)
+        value = cache.get(key)
+    if not _is_token(value):
+        raise HotUnavailable("the cache does not keep what it is given")
+    return str(value)
 
 
 def _is_token(value: object) -> bool:
@@ -234,6 +267,9 @@ class _PlainAccess:
 
     def bury(self, cache: BaseCache, key: str, tombstone: bytes, timeout: int) -> None:
         cache.set(key + ":ended", tombstone, timeout)
+        if cache.get(key + ":ended") is None:
+            # Django's memcached backends drop writes without a word while a server is down.
+            raise HotUnavailable("the tombstone is not there")
         cache.delete(key)
 
     def _outlived(self, cache: BaseCache, key: str) -> bool:

@@ -215,6 +215,10 @@ class Servers:
         wire = key.encode()
         return max(self.pools, key=lambda pool: blake2b(pool.name + wire, digest_size=8).digest())
 
+    def place(self, key: str) -> int:
+        """Return the number of the server that a key belongs to."""
+        return 0 if self._only is not None else self.pools.index(self.pool(key))
+
     def _split(self, keys: Iterable[str]) -> dict[_Pool, list[str]]:
         batches: dict[_Pool, list[str]] = {}
         for key in keys:

@@ -61,8 +61,10 @@ class Metrics:
     def snapshot(self) -> dict[str, int]:
         """Return all counters of this process."""
         with self._lock:
+            # Held until the lock is free: the last reference to a shard folds it, with the lock.
+            shards = list(self._live)
             total = self._ended.copy()
-            for shard in self._live:
+            for shard in shards:
                 # A plain copy: the thread of the shard may be adding a name right now.
                 total.update(shard.counts.copy())
         return {name: total[name] for name in COUNTERS}

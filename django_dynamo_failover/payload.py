@@ -13,8 +13,9 @@ from .exceptions import Unreadable
 from .keys import Keyring
 from .record import MAX_PAYLOAD_BYTES
 
-#: Merges three payloads of a session: as loaded, ours, theirs.
-Merge = Callable[[bytes, bytes, bytes], bytes]
+#: Merges three payloads of a session: as loaded, ours, theirs. Returns the result, and when it
+#: expires.
+Merge = Callable[[bytes, bytes, bytes], tuple[bytes, float]]
 
 _PLAIN = b"p"
 _SEALED = b"e"

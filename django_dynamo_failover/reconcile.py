@@ -8,12 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from . import signals
+from .changes import Pending
 from .cold import ColdTier
 from .dynamo import MAX_ITEM_BYTES
 from .exceptions import (
     ColdUnavailable,
     ConditionFailed,
     HotUnavailable,
+    SessionEnded,
     SessionUnreadable,
     Unreadable,
     ValueTooLarge,
@@ -21,7 +23,6 @@ from .exceptions import (
 from .hot import HotAnswer, HotTier, State
 from .keys import Keyring, label
 from .metrics import Metrics
-from .payload import Merge
 from .record import ColdItem, Record, decode_cold, encode_cold
 
 logger = logging.getLogger(__name__)
@@ -43,12 +44,10 @@ class Outcome(enum.Enum):
     """What became of a conditional write."""
 
     WRITTEN = enum.auto()
-    #: DynamoDB holds this version or a later one, written by this hot tier.
+    #: DynamoDB holds this version or a later one of its lineage, which includes it.
     SUPERSEDED = enum.auto()
-    #: DynamoDB holds a version that this hot tier did not order.
+    #: DynamoDB holds a version of another lineage.
     DIVERGED = enum.auto()
-    #: DynamoDB holds an earlier version of this hot tier, of which the record does not know.
-    EARLIER = enum.auto()
     ENDED = enum.auto()
 
 
@@ -58,19 +57,6 @@ class Verdict:
 
     outcome: Outcome
     theirs: Record | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """A change that DynamoDB does not have yet.
-
-    ``loaded`` is the payload that the first of the pending saves of this process started from,
-    and ``merge`` puts what they changed onto another version.
-    """
-
-    record: Record
-    loaded: bytes = b""
-    merge: Merge | None = None
 
 
 class Reconciler:
@@ -87,75 +73,87 @@ class Reconciler:
         keyring: Keyring,
         metrics: Metrics,
         *,
+        lease: float,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._hot = hot
         self._cold = cold
         self._keyring = keyring
         self._metrics = metrics
+        self._lease = lease
         self._now = now
         self._unnoted: dict[str, tuple[Record, float]] = {}
 
-    def read(self, id: str) -> Record | None:
-        """Return what DynamoDB holds of a session, None if it proves that the session is over."""
-        try:
-            item = self._cold.read(id).alive(self._now())
-            return None if item is None else decode_cold(item, self._keyring, self._now())
-        except Unreadable as error:
-            raise self._refused(id, error) from None
+    def read(self, id: str, known: Record | None = None) -> Record | None:
+        """Return what DynamoDB holds of a session; None if there is none, or it has expired.
 
-    def write(self, record: Record, site: str) -> Verdict:
+        Raises ``SessionEnded`` if it is revoked. With ``known``, a record that DynamoDB is known
+        to have held, "none" is believed only if every region says so.
+        """
+        return self._look(id, known)[0]
+
+    def _look(self, id: str, known: Record | None) -> tuple[Record | None, ColdItem | None]:
+        try:
+            answer = self._cold.read(id)
+            item = answer.item
+            if answer.revoked:
+                raise SessionEnded("it was revoked")
+            if item is None and known is not None and not answer.complete:
+                raise ColdUnavailable("the region that knows may be one that does not answer")
+            if item is None or item.expires <= self._now():
+                return None, item
+            return decode_cold(item, self._keyring, self._now()), item
+        except Unreadable as error:
+            self._metrics.count("cold_unreadable")
+            logger.error(  # noqa: TRY400
+                "Session %s: %s; refused, and left as it is.", label(id), error
+            )
+            raise SessionUnreadable(str(error)) from None
+
+    def write(self, record: Record, *, ordered: bool) -> Verdict:
         """Write a record unless DynamoDB has moved on, or the session has ended.
 
-        ``site`` is the token of the hot tier that ordered this version; empty if none did.
-        Raises ``ValueTooLarge``.
+        ``ordered``: the hot tier has ordered this version. Raises ``ValueTooLarge``.
         """
         for _ in range(_ATTEMPTS):
-            item = encode_cold(record, site, self._keyring)
+            item = encode_cold(record, self._keyring, ordered=ordered)
             try:
                 if record.base:
-                    self._cold.put_over(item, record.base, site)
+                    self._cold.put_over(item, record.base, item.site)
                 else:
                     self._cold.put_new(item)
             except ConditionFailed:
-                verdict = self._judge(record, item)
+                pass
             else:
                 return _WRITTEN
-            if verdict.outcome is not Outcome.EARLIER:
-                return verdict
-            assert verdict.theirs is not None
-            record = replace(record, base=verdict.theirs.version)
+            try:
+                theirs, found = self._look(record.id, record if record.base else None)
+            except SessionEnded:
+                return _ENDED
+            if found is not None and found.nonce == item.nonce:
+                return _WRITTEN  # the first attempt of a put that was repeated
+            if theirs is None and (found is not None or not self._outlived(record)):
+                return _ENDED
+            if theirs is None:
+                record = replace(record, base=0)
+            elif not ordered or found is None or found.site != item.site:
+                return Verdict(Outcome.DIVERGED, theirs)
+            elif theirs.version >= record.version:
+                return Verdict(Outcome.SUPERSEDED, theirs)
+            else:  # an earlier write of this lineage, which the record did not know of
+                record = replace(record, base=theirs.version)
         raise ColdUnavailable("lost every race")
 
-    def _judge(self, record: Record, item: ColdItem) -> Verdict:
-        try:
-            found = self._cold.read(record.id).alive(self._now())
-            if found is None:
-                return _ENDED
-            if found.nonce == item.nonce:
-                return _WRITTEN  # the first attempt of a put that botocore repeated
-            theirs = decode_cold(found, self._keyring, self._now())
-        except Unreadable as error:
-            raise self._refused(record.id, error) from None
-        if not item.site or found.site != item.site:
-            return Verdict(Outcome.DIVERGED, theirs)
-        if theirs.version >= record.version:
-            return Verdict(Outcome.SUPERSEDED, theirs)
-        return Verdict(Outcome.EARLIER, theirs)
+    def _outlived(self, record: Record) -> bool:
+        # While DynamoDB could not be told that the session goes on, its copy has expired.
+        return record.base_expires <= self._now() < record.expires
 
     def fits(self, record: Record) -> bool:
         """Tell whether a record is small enough for DynamoDB."""
         if len(record.payload) + ITEM_OVERHEAD_BYTES <= MAX_ITEM_BYTES:
             return True
-        item = encode_cold(record, "", self._keyring)
+        item = encode_cold(record, self._keyring, ordered=False)
         return len(item.data) + ITEM_OVERHEAD_BYTES <= MAX_ITEM_BYTES
-
-    def site(self) -> str:
-        """Return the token of this hot tier, empty if it cannot be asked and never was."""
-        try:
-            return self._hot.site_token()
-        except HotUnavailable:
-            return ""
 
     def renew(self, answer: HotAnswer) -> Record | None:
         """Make a live hot entry agree with DynamoDB; return what stands now, None if it is over.
@@ -165,78 +163,83 @@ class Reconciler:
         record, token = answer.record, answer.token
         assert record is not None
         self._metrics.count("renewed")
-        if record.dirty:
-            return self._write_back(record, token)
-        found = self.read(record.id)
-        if found is None:
+        started = self._now()
+        try:
+            found = self.read(record.id, record if record.base else None)
+        except SessionEnded:
             self.end(record.id)
             return None
-        if found.version < record.version:
-            # This region has lost, or does not have yet, what another one acknowledged.
-            return self._write_back(record.ahead_of(found, self._now()), token)
-        if same(found, record):
-            return self._settle(record, token, self._now())
+        if found is None:
+            if record.base and not self._outlived(record):
+                self.end(record.id)
+                return None
+            return self._write_back(record, token)
+        if found.same_as(record):
+            return self._settle(record, token, started)
+        if found.version == record.base and record.dirty:
+            if started < record.dirty_since + self._lease:
+                return self._keep(record, token)  # it is written when it is due
+            return self._write_back(record, token)
+        if record.dirty or (found.version < record.version and found.modified <= record.modified):
+            # Another site moved on; or this region lacks what another one acknowledged.
+            return self._write_back(replace(record, base=found.version), token)
         return self._adopt(found, token)
 
     def flush(self, pending: Pending) -> None:
         """Bring a change to DynamoDB, or a later one that the hot tier has by now."""
-        newest, token = pending.record, None
+        record = pending.record
         try:
-            answer = self._hot.get(newest.id)
+            answer = self._hot.get(record.id)
         except HotUnavailable:
             answer = _UNKNOWN
         if answer.state is State.TOMBSTONE:
             return
         held = answer.record
-        if held is not None:
+        if held is None or not held.includes(record):
+            # The hot tier does not answer, or had dropped our change and was filled again.
+            self._write_back(record, None, pending)
+        elif held.dirty:
             # Without compare-and-swap the background thread does not write the hot tier.
-            token = answer.token if self._hot.atomic else None
-            if held.version < newest.version:
-                newest = self._forgotten(held, pending)
-            elif held.dirty:
-                newest = held
-            else:
-                return  # another process was first
-        self._write_back(newest, token)
+            self._write_back(held, answer.token if self._hot.atomic else None, pending)
 
-    def _forgotten(self, held: Record, pending: Pending) -> Record:
-        # The hot tier had dropped our change and was filled again with an earlier version.
-        ours = pending.record
-        base = replace(ours, base=max(held.base, ours.base))
-        if held.modified <= ours.modified:
-            return base
-        if pending.merge is None:
-            self._report_conflict(held.id, "theirs")
-            return replace(held, version=ours.version + 1)
-        self._metrics.count("merged")
-        payload = pending.merge(pending.loaded, ours.payload, held.payload)
-        return base.changed(payload, held.expires, self._now())
-
-    def _write_back(self, record: Record, token: object) -> Record | None:
+    def _write_back(
+        self, record: Record, token: object, pending: Pending | None = None
+    ) -> Record | None:
+        """Write what the hot tier ordered, or put it onto what another site wrote meanwhile."""
         for _ in range(_ATTEMPTS):
             started = self._now()
             try:
-                verdict = self.write(record, self.site())
+                verdict = self.write(record, ordered=True)
             except ValueTooLarge:
-                return self._keep_oversize(record, token)
+                return self._keep(record, token)
             if verdict.outcome is Outcome.ENDED:
                 self.end(record.id)
                 return None
-            theirs = verdict.theirs
-            if theirs is None or same(theirs, record):
+            if verdict.outcome is not Outcome.DIVERGED:
                 return self._settle(record, token, started)
-            if verdict.outcome is Outcome.SUPERSEDED and token is None:
-                return theirs  # the hot tier had ordered both
-            if theirs.modified > record.modified:
-                self._report_conflict(record.id, "theirs")
-                return self._adopt(theirs, token)
-            self._report_conflict(record.id, "ours")
-            record = record.on_top_of(theirs, record.payload, started)
+            assert verdict.theirs is not None
+            record = self._resolve(record, verdict.theirs, pending)
+            if record is verdict.theirs:
+                return self._adopt(record, token)
             # The hot tier first: it orders the versions, and may hold a later one by now.
             if token is not None and not self._swap(record, token):
                 break
             token = None
         raise ColdUnavailable("lost every race")
+
+    def _resolve(self, ours: Record, theirs: Record, pending: Pending | None) -> Record:
+        """Return what is to stand of two versions that do not include each other."""
+        if pending is not None and pending.merge is not None:
+            kept = "merged"
+            payload, expires = pending.merge(pending.loaded, ours.payload, theirs.payload)
+            stands = ours.on_top_of(theirs, payload, expires, self._now())
+        elif theirs.modified > ours.modified:
+            kept, stands = "theirs", theirs
+        else:
+            kept = "ours"
+            stands = ours.on_top_of(theirs, ours.payload, ours.expires, self._now())
+        self.report_conflict(ours.id, kept)
+        return stands
 
     def _settle(self, record: Record, token: object, started: float) -> Record:
         agreed = record.agreed(started)
@@ -253,11 +256,10 @@ class Reconciler:
         for _ in range(_ATTEMPTS if self._hot.atomic else 0):
             answer = self._hot.get(written.id)
             held = answer.record
-            if held is None or held.base >= written.version:
+            if held is None:
                 return
-            if held.version <= written.version and held.modified > written.modified:
-                return  # a change made while the hot tier lacked ours; its own write decides
-            if self._swap(_knowing(held, written, started), answer.token):
+            noted = held.knowing(written, started)
+            if noted is held or self._swap(noted, answer.token):
                 return
         if len(self._unnoted) >= _MAX_UNNOTED:
             self._unnoted.clear()
@@ -268,9 +270,14 @@ class Reconciler:
         if record.id not in self._unnoted:
             return record
         written, started = self._unnoted.pop(record.id, (record, record.agreed_at))
-        if written.version <= record.base or written.version > record.version:
-            return record
-        return _knowing(record, written, started)
+        return record.knowing(written, started) if record.includes(written) else record
+
+    def _keep(self, record: Record, token: object) -> Record:
+        """Begin a new lease of an entry that DynamoDB has not ended, though it lacks changes."""
+        kept = replace(record, agreed_at=self._now())
+        if token is not None:
+            self._swap(kept, token)
+        return kept
 
     def _adopt(self, theirs: Record, token: object) -> Record:
         self.report_restored(theirs.id)
@@ -284,16 +291,6 @@ class Reconciler:
         # Where that fails the lease is over all the same: whoever reads the entry asks DynamoDB.
         with contextlib.suppress(HotUnavailable):
             self._hot.bury(id, TOMBSTONE_SECONDS)
-
-    def _keep_oversize(self, record: Record, token: object) -> Record | None:
-        # DynamoDB cannot hold this version, but it still knows whether the session has ended.
-        if record.base and self.read(record.id) is None:
-            self.end(record.id)
-            return None
-        kept = replace(record, agreed_at=self._now())
-        if token is not None:
-            self._swap(kept, token)
-        return kept
 
     def _swap(self, record: Record, token: object) -> bool:
         try:
@@ -311,27 +308,11 @@ class Reconciler:
         self._metrics.count("restored")
         signals.session_restored.send_robust(sender=type(self), id=label(id))
 
-    def _report_conflict(self, id: str, kept: str) -> None:
+    def report_conflict(self, id: str, kept: str) -> None:
+        """Count, log and signal that two sites had changed a session."""
         self._metrics.count("conflicts")
         logger.warning("Session %s was changed by two sites; kept: %s.", label(id), kept)
         signals.session_conflict.send_robust(sender=type(self), id=label(id), kept=kept)
-
-    def _refused(self, id: str, error: Unreadable) -> SessionUnreadable:
-        self._metrics.count("cold_unreadable")
-        logger.error("Session %s: %s; refused, and left as it is.", label(id), error)
-        return SessionUnreadable(str(error))
-
-
-def _knowing(held: Record, written: Record, started: float) -> Record:
-    """Return a hot entry that knows that DynamoDB held ``written`` at ``started``."""
-    if held.version > written.version:
-        return held.ahead_of(written, started)
-    return written.agreed(started)
-
-
-def same(one: Record, other: Record) -> bool:
-    """Tell whether two records are the same version and not only of the same number."""
-    return one.version == other.version and one.modified == other.modified
 
 
 _WRITTEN = Verdict(Outcome.WRITTEN)

@@ -7,14 +7,14 @@ import math
 import secrets
 import struct
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from .exceptions import Unreadable
 from .keys import TAG_BYTES, Keyring
 
 _HOT_LIVE = 1
 _HOT_TOMBSTONE = 2
-_HOT = struct.Struct("!BQQqdddq")  # format, version, base, base_expires, the times, expires
+_HOT = struct.Struct("!B8sQQqdddq")  # format, lineage, versions, base_expires, times, expires
 _TOMBSTONE_BODY = bytes([_HOT_TOMBSTONE])
 
 _COLD_PLAIN = 1
@@ -29,14 +29,17 @@ MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
 class Record:
     """One version of one session.
 
-    ``version`` counts its saves. ``base`` is the version that DynamoDB is known to hold (0 =
+    ``lineage`` names one life of a hot entry, from ``add`` to its loss: within it the hot tier
+    orders all versions, so that a higher one includes the lower ones. ``version`` counts the
+    saves. ``base`` is the version that DynamoDB is known to hold (0 =
     none) and ``base_expires`` until when. ``agreed_at`` is when the tiers last agreed,
     ``dirty_since`` when the first change that DynamoDB lacks was made (0 = it lacks none),
     ``modified`` when the last change was made, ``expires`` when the session is over.
     """
 
     id: str
-    payload: bytes
+    payload: bytes = field(repr=False)
+    lineage: bytes
     version: int
     base: int
     base_expires: int
@@ -50,6 +53,16 @@ class Record:
         """Whether DynamoDB lacks a change."""
         return self.dirty_since != 0
 
+    def same_as(self, other: "Record") -> bool:
+        """Tell whether two records are the same version and not only of the same number."""
+        return self.version == other.version and self.modified == other.modified
+
+    def includes(self, earlier: "Record") -> bool:
+        """Tell whether this version is another one, or was ordered after it by the hot tier."""
+        if self.lineage == earlier.lineage:
+            return self.version >= earlier.version
+        return self.same_as(earlier)
+
     def changed(self, payload: bytes, expires: float, now: float) -> "Record":
         """Return the next version, which DynamoDB does not have yet."""
         return replace(
@@ -60,6 +73,10 @@ class Record:
             modified=now,
             expires=math.ceil(expires),
         )
+
+    def reborn(self) -> "Record":
+        """Return the same version as the first of a new lineage: to be added to the hot tier."""
+        return replace(self, lineage=_new_lineage())
 
     def agreed(self, now: float) -> "Record":
         """Return the same version, which DynamoDB holds as of ``now``."""
@@ -77,8 +94,18 @@ class Record:
             dirty_since=since,
         )
 
-    def on_top_of(self, theirs: "Record", payload: bytes, now: float) -> "Record":
-        """Return a version that follows both this and another site's."""
+    def knowing(self, written: "Record", since: float) -> "Record":
+        """Return what a hot entry is to be, given that DynamoDB held ``written`` at ``since``."""
+        if self.includes(written):
+            if self.base >= written.version:
+                return self
+            return self.agreed(since) if self.same_as(written) else self.ahead_of(written, since)
+        if self.modified <= written.modified:
+            return written.reborn().agreed(since)  # it was filled with an earlier version
+        return self  # changed by somebody who lacked that version: its own write decides
+
+    def on_top_of(self, theirs: "Record", payload: bytes, expires: float, now: float) -> "Record":
+        """Return a version that follows both this one and one of another lineage."""
         return replace(
             self,
             payload=payload,
@@ -87,7 +114,8 @@ class Record:
             base_expires=theirs.expires,
             agreed_at=now,
             dirty_since=self.dirty_since or now,
-            expires=max(self.expires, theirs.expires),
+            modified=max(self.modified, theirs.modified),
+            expires=math.ceil(expires),
         )
 
 
@@ -96,6 +124,7 @@ def new_record(id: str, payload: bytes, expires: float, now: float) -> Record:
     return Record(
         id=id,
         payload=payload,
+        lineage=_new_lineage(),
         version=1,
         base=0,
         base_expires=0,
@@ -110,6 +139,7 @@ def encode_hot(record: Record, keyring: Keyring) -> bytes:
     """Return the hot entry of a record."""
     header = _HOT.pack(
         _HOT_LIVE,
+        record.lineage,
         record.version,
         record.base,
         record.base_expires,
@@ -139,10 +169,11 @@ def decode_hot(id: str, entry: object, keyring: Keyring) -> Record | None:
     if body[0] != _HOT_LIVE:
         raise Unreadable("hot entry of an unknown format")
     numbers = _HOT.unpack_from(body)
-    _, version, base, base_expires, agreed_at, dirty_since, modified, expires = numbers
+    _, lineage, version, base, base_expires, agreed_at, dirty_since, modified, expires = numbers
     return Record(
         id=id,
         payload=body[_HOT.size :],
+        lineage=lineage,
         version=version,
         base=base,
         base_expires=base_expires,
@@ -157,13 +188,14 @@ def decode_hot(id: str, entry: object, keyring: Keyring) -> Record | None:
 class ColdItem:
     """A DynamoDB item, attribute by attribute.
 
-    ``site`` names the hot tier that ordered this write, or is empty for a write that no hot
-    tier ordered. ``nonce`` is random per write and tells our own retried put from another's.
+    ``site`` is the lineage of the hot entry that ordered this write, as text, or empty for a write
+    that no hot tier ordered. ``nonce`` is random per write and tells our own retried put from
+    another's.
     """
 
     id: str
     expires: int
-    data: bytes
+    data: bytes = field(repr=False)
     version: int
     site: str
     modified: float
@@ -172,20 +204,21 @@ class ColdItem:
 
 @dataclass(frozen=True, slots=True)
 class ColdAnswer:
-    """What DynamoDB said of a session: its item, None when there is none, and if it is revoked."""
+    """What DynamoDB said of a session: its item, None when there is none, and if it is revoked.
+
+    ``complete``: every region was asked and has answered.
+    """
 
     item: ColdItem | None
     revoked: bool
-
-    def alive(self, now: float) -> ColdItem | None:
-        """Return the item unless it proves that the session has ended."""
-        if self.revoked or self.item is None or self.item.expires <= now:
-            return None
-        return self.item
+    complete: bool = True
 
 
-def encode_cold(record: Record, site: str, keyring: Keyring) -> ColdItem:
-    """Return the DynamoDB item of a record: compressed when that is smaller, and signed."""
+def encode_cold(record: Record, keyring: Keyring, *, ordered: bool) -> ColdItem:
+    """Return the DynamoDB item of a record: compressed when that is smaller, and signed.
+
+    ``ordered``: the hot tier has ordered this version in the record's lineage.
+    """
     packed = zlib.compress(record.payload, level=1)
     if len(packed) < len(record.payload):
         body = bytes([_COLD_ZLIB]) + packed
@@ -197,7 +230,7 @@ def encode_cold(record: Record, site: str, keyring: Keyring) -> ColdItem:
         expires=record.expires,
         data=keyring.sign_cold(record.id, numbers + body) + body,
         version=record.version,
-        site=site,
+        site=record.lineage.hex() if ordered else "",
         modified=record.modified,
         nonce=secrets.token_urlsafe(12),
     )
@@ -215,6 +248,7 @@ def decode_cold(item: ColdItem, keyring: Keyring, now: float) -> Record:
     return Record(
         id=item.id,
         payload=_unpack(body),
+        lineage=_new_lineage(),
         version=item.version,
         base=item.version,
         base_expires=item.expires,
@@ -235,3 +269,7 @@ def _unpack(body: bytes) -> bytes:
     if inflater.unconsumed_tail:
         raise Unreadable("cold item inflates beyond its limit")
     return payload
+
+
+def _new_lineage() -> bytes:
+    return secrets.token_bytes(8)

@@ -5,7 +5,9 @@ change of the settings.
 """
 
 import atexit
+import logging
 import os
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +33,8 @@ from .signals import tier_down, tier_up
 from .store import TieredStore
 from .writer import Writer
 
+logger = logging.getLogger(__name__)
+
 _SETTINGS = {
     "DYNAMO_FAILOVER",
     "CACHES",
@@ -51,6 +55,7 @@ class Runtime:
     cold: ColdTier
     writer: Writer
     metrics: Metrics
+    pid: int
 
 
 _current: Runtime | None = None
@@ -59,7 +64,10 @@ _lock = threading.Lock()
 
 def current() -> Runtime:
     """Return the runtime of this process. Raises ``ImproperlyConfigured``."""
-    return _current or _start()
+    # The pid, for a fork in C (uWSGI) that runs no hooks of Python: it costs 0.1 µs.
+    if _current is None or _current.pid != os.getpid():
+        return _start()
+    return _current
 
 
 def reset() -> None:
@@ -106,17 +114,23 @@ def build(config: Config) -> Runtime:
     alias = settings.SESSION_CACHE_ALIAS
     metrics = Metrics()
     keyring = Keyring([settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS])
-    hot_breaker = Breaker()
-    hot = HotTier(lambda: caches[alias], keyring, metrics, hot_breaker)
+    hot_breakers: list[Breaker] = []
+
+    def make_hot_breaker() -> Breaker:
+        hot_breakers.append(Breaker())
+        return hot_breakers[-1]
+
+    hot = HotTier(lambda: caches[alias], keyring, metrics, make_hot_breaker)
     regions = [
         # A call has had a second attempt already; even so one failure is not yet an outage.
         GuardedRegion(table, Breaker(threshold=2, on_change=partial(_announce, table.name)))
         for table in tables(config)
     ]
     cold = ColdTier(regions, metrics, deadline=config.deadline)
-    reconciler = Reconciler(hot, cold, keyring, metrics)
+    reconciler = Reconciler(hot, cold, keyring, metrics, lease=config.write_interval)
     writer = Writer(reconciler, hot, cold, metrics, background=config.background)
-    hot_breaker.on_change = partial(_hot_changed, writer)
+    for breaker in hot_breakers:
+        breaker.on_change = partial(_hot_changed, writer)
     return Runtime(
         config=config,
         keyring=keyring,
@@ -125,21 +139,30 @@ def build(config: Config) -> Runtime:
         cold=cold,
         writer=writer,
         metrics=metrics,
+        pid=os.getpid(),
     )
 
 
 def _start() -> Runtime:
     global _current
     with _lock:
-        if _current is None:
+        if _current is None or _current.pid != os.getpid():
             started = build(config())
             started.cold.warm()
             started.writer.start()
+            _flush_at_exit_of_multiprocessing()
             _current = started
         return _current
 
 
+def _flush_at_exit_of_multiprocessing() -> None:
+    # Its children end by os._exit(), which runs no atexit hooks.
+    if (util := sys.modules.get("multiprocessing.util")) is not None:
+        util.Finalize(None, reset, exitpriority=0)
+
+
 def _announce(tier: str, up: bool) -> None:
+    logger.warning("%s: %s.", tier, "answers again" if up else "does not answer")
     (tier_up if up else tier_down).send_robust(sender=Runtime, tier=tier)
 
 

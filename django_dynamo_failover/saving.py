@@ -2,11 +2,11 @@
 
 import contextlib
 import logging
+import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
+from .changes import Change, Draft, Held, Pending
 from .cold import ColdTier
 from .conf import Config
 from .exceptions import (
@@ -22,7 +22,7 @@ from .hot import HotTier, State
 from .keys import label
 from .metrics import Metrics
 from .payload import Merge
-from .reconcile import TOMBSTONE_SECONDS, Outcome, Pending, Reconciler, Verdict, same
+from .reconcile import TOMBSTONE_SECONDS, Outcome, Reconciler, Verdict
 from .record import Record, new_record
 from .singleflight import SingleFlight
 from .writer import Writer
@@ -32,27 +32,13 @@ logger = logging.getLogger(__name__)
 #: A save that loses so many races in a row gives up. One of the racers wins each round.
 _ATTEMPTS = 20
 
+#: After so many lost races a save waits a moment, so that not always the same one loses.
+_PATIENCE = 3
+
 #: DynamoDB's copy is written again when it has this many seconds left before it expires.
 _EXPIRY_MARGIN = 5.0
 
 NO_ANSWER = "no tier answers"
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """What a request wants to save. ``through``: it must be in DynamoDB before the response."""
-
-    payload: bytes
-    expires: float
-    through: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What a request holds of a session: a record, and if it came from the hot tier its token."""
-
-    record: Record
-    token: Any = None
 
 
 class Saver:
@@ -116,28 +102,30 @@ class Saver:
         ``SessionEnded``, ``SessionUnavailable``, ``SessionTooLarge``.
         """
         self._metrics.count("saves")
-        merging = _Merging(draft, held, merge, self._metrics)
+        change = Change(draft, held, merge, self._metrics)
         try:
-            record = self._save_in_hot(id, merging)
+            record = self._save_in_hot(id, change)
         except ValueTooLarge as error:
             self._dig(id)
-            return self._save_in_cold(id, merging, error)
+            return self._save_in_cold(id, change, error)
         except HotUnavailable as error:
-            return self._save_in_cold(id, merging, error)
+            return self._save_in_cold(id, change, error)
         if record is None:
-            return self._save_in_cold(id, merging, None)
+            return self._save_in_cold(id, change, None)
         if self._goes_cold(record):
             if draft.through:
-                return self._write_through(record, merging)
-            self._writer.write_later(merging.pending(record), self._write_delay(record))
+                return self._write_through(record, change)
+            self._writer.write_later(change.pending(record), self._write_delay(record))
         return Held(record)
 
-    def _save_in_hot(self, id: str, merging: "_Merging") -> Record | None:
+    def _save_in_hot(self, id: str, change: Change) -> Record | None:
         """Compare-and-swap until it holds; None if the hot tier has no entry to build on."""
-        draft, held = merging.draft, merging.held
-        payload = draft.payload
+        draft, held = change.draft, change.held
+        payload, expires = draft.payload, draft.expires
         current, token = (held.record, held.token) if held else (None, None)
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
+            if attempt > _PATIENCE:
+                time.sleep(random.uniform(0, 0.005))  # noqa: S311
             if current is None or token is None:
                 answer = self._hot.get(id)
                 if answer.state is State.TOMBSTONE:
@@ -145,11 +133,11 @@ class Saver:
                 if answer.record is None:
                     return None
                 current, token = answer.record, answer.token
-                payload = merging.onto(current)
+                payload, expires = change.onto(current)
                 if held and current.version < held.record.version:
                     current = held.record  # the entry is from before an outage
             current = self._reconciler.refreshed(current)
-            record = current.changed(payload, draft.expires, self._now())
+            record = current.changed(payload, expires, self._now())
             if self._config.oversize == "raise":
                 self._goes_cold(record)
             if self._hot.swap(record, token):
@@ -186,15 +174,16 @@ class Saver:
 
     # -- DynamoDB inside the request
 
-    def _write_through(self, record: Record, merging: "_Merging | None") -> Held:
+    def _write_through(self, record: Record, change: Change | None) -> Held:
         """Write a version that the hot tier has ordered; resolve it if another site moved on."""
         for _ in range(_ATTEMPTS):
             started = self._now()
             try:
-                verdict = self._reconciler.write(record, self._reconciler.site())
+                verdict = self._reconciler.write(record, ordered=True)
             except ColdUnavailable as error:
                 # It stands in the hot tier, but it is not durable: the response must not say so.
-                self._writer.write_later(Pending(record), 0.0)
+                pending = change.pending(record) if change else Pending(record)
+                self._writer.write_later(pending, 0.0)
                 raise SessionUnavailable("DynamoDB does not answer") from error
             if verdict.outcome is Outcome.ENDED:
                 self._reconciler.end(record.id)
@@ -202,21 +191,21 @@ class Saver:
             if verdict.outcome is not Outcome.DIVERGED:
                 self._writer.note_later(record, started)
                 return Held(record)
-            if merging is None:
+            if change is None:
                 raise SessionExists("the id is taken")
             assert verdict.theirs is not None
-            record = self._order(record, verdict.theirs, merging)
+            record = self._order(record, verdict.theirs, change)
         raise SessionUnavailable("lost every race")
 
-    def _order(self, record: Record, theirs: Record, merging: "_Merging") -> Record:
+    def _order(self, record: Record, theirs: Record, change: Change) -> Record:
         """Merge with another site's version, and let the hot tier order the result."""
-        payload = merging.onto(theirs, record.payload)
-        merged = record.on_top_of(theirs, payload, self._now())
+        payload, expires = change.onto(theirs, record)
+        merged = record.on_top_of(theirs, payload, expires, self._now())
         try:
             answer = self._hot.get(record.id)
             held = answer.record
             ordered = (
-                held is not None and same(held, record) and self._hot.swap(merged, answer.token)
+                held is not None and held.same_as(record) and self._hot.swap(merged, answer.token)
             )
         except (HotUnavailable, ValueTooLarge):
             return merged
@@ -233,32 +222,34 @@ class Saver:
         self._metrics.count("created")
         return Held(record.agreed(self._now()))
 
-    def _save_in_cold(self, id: str, merging: "_Merging", error: Exception | None) -> Held:
+    def _save_in_cold(self, id: str, change: Change, error: Exception | None) -> Held:
         """Save what the hot tier has no entry for (evicted), or with ``error`` cannot take.
 
         DynamoDB orders the versions then, and tells whether the session has ended.
         """
-        current = self._latest(id, merging.held)
+        current = self._latest(id, change.held)
         if current is None or self._writer.is_revoked(id):
             raise SessionEnded("DynamoDB says so")
-        payload = merging.onto(current)
-        record = current.changed(payload, merging.draft.expires, self._now())
+        payload, expires = change.onto(current)
+        record = current.changed(payload, expires, self._now())
         for _ in range(_ATTEMPTS):
             verdict = self._write_alone(record, error)
             if verdict.outcome is Outcome.ENDED:
                 raise SessionEnded("DynamoDB says so")
             if verdict.theirs is None:
                 break
-            payload = merging.onto(verdict.theirs, record.payload)
-            record = record.on_top_of(verdict.theirs, payload, self._now())
+            payload, expires = change.onto(verdict.theirs, record)
+            record = record.on_top_of(verdict.theirs, payload, expires, self._now())
         else:
             raise SessionUnavailable("lost every race")
         self._flights.forget(id)
         now = self._now()
         agreed = record.agreed(now)
         self._writer.settled(agreed)
+        if not record.base:
+            self._check_revoked(id)
         if error is None:
-            self._fill(agreed)
+            self._fill(agreed, now)
         elif isinstance(error, HotUnavailable):
             self._writer.note_later(agreed, now)  # when it answers again: it has an older one
         return Held(agreed)
@@ -284,7 +275,7 @@ class Saver:
                 raise SessionUnavailable(NO_ANSWER) from error
             raise SessionEnded("it is not there") from error
         try:
-            return self._reconciler.write(record, "")
+            return self._reconciler.write(record, ordered=False)
         except ValueTooLarge:
             if isinstance(error, ValueTooLarge):
                 raise SessionTooLarge("The session is too large for both tiers.") from error
@@ -292,9 +283,17 @@ class Saver:
         except ColdUnavailable as cold_error:
             raise SessionUnavailable(NO_ANSWER) from cold_error
 
-    def _fill(self, record: Record) -> None:
+    def _check_revoked(self, id: str) -> None:
+        # An update fails where a logout deleted the item; the first write of a session does not.
+        try:
+            self._reconciler.read(id)
+        except ColdUnavailable as error:
+            raise SessionUnavailable(NO_ANSWER) from error
+
+    def _fill(self, record: Record, started: float) -> None:
         with contextlib.suppress(HotUnavailable, ValueTooLarge):  # DynamoDB has it
-            self._hot.add(record)
+            if not self._hot.add(record.reborn()):
+                self._reconciler.note(record, started)  # somebody refilled an earlier version
 
     def _dig(self, id: str) -> None:
         # What the hot tier holds is older than what it refuses.
@@ -306,32 +305,3 @@ class Saver:
                 self._hot.dig(id, answer.token)
         except HotUnavailable:
             pass
-
-
-class _Merging:
-    """What one request changed, ready to be put onto what others saved meanwhile."""
-
-    def __init__(self, draft: Draft, held: Held | None, merge: Merge, metrics: Metrics) -> None:
-        self.draft = draft
-        self.held = held
-        self._merge = merge
-        self._metrics = metrics
-
-    def pending(self, record: Record) -> Pending:
-        """Return what the writer is to hold of a version that has our changes."""
-        if self.held is None:
-            return Pending(record)
-        return Pending(record, self.held.record.payload, self._merge)
-
-    def onto(self, theirs: Record, ours: bytes | None = None) -> bytes:
-        """Return the payload that has our changes and theirs. ``ours`` includes the draft."""
-        ours = self.draft.payload if ours is None else ours
-        if self.held is None or same(theirs, self.held.record):
-            return ours
-        loaded = self.held.record
-        if theirs.version < loaded.version or (theirs.version == loaded.version and loaded.dirty):
-            # They went on from an earlier version than we: what we loaded is no common ground.
-            self._metrics.count("conflicts")
-            return ours
-        self._metrics.count("merged")
-        return self._merge(loaded.payload, ours, theirs.payload)

@@ -20,6 +20,9 @@ Action = Callable[[], float | None]
 #: While draining, a job that wants to be run again waits no longer than this, in seconds.
 _DRAIN_RETRY = 0.1
 
+#: A vital job that raised is run again after this many seconds.
+_AFTER_ERROR = 10.0
+
 
 @dataclass(order=True, slots=True)
 class _Job:
@@ -75,9 +78,10 @@ class Scheduler:
         with self._changed:
             self._hurry()
 
-    def run_due(self) -> None:
-        """Run what is due in the calling thread."""
-        while (job := self._take()) is not None:
+    def run_due(self, budget: float) -> None:
+        """Run what is due in the calling thread; start no job after ``budget`` seconds."""
+        until = self._clock() + budget
+        while self._clock() <= until and (job := self._take()) is not None:
             self._run(job)
 
     def drain(self, timeout: float) -> int:
@@ -174,8 +178,10 @@ class Scheduler:
         try:
             again = job.action()
         except Exception:
-            # A bug, not an outage: those are dealt with in the action. The thread must live on.
+            # A bug, not an outage: those are dealt with in the action. The thread must live on,
+            # and what must be done is not forgotten.
             logger.exception("A background job failed.")
+            again = _AFTER_ERROR if job.vital else None
         finally:
             with self._changed:
                 del self._running[job.key]

@@ -10,6 +10,7 @@ from typing import Any
 from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
 
 from . import runtime
+from .changes import Draft, Held
 from .exceptions import (
     SessionEnded,
     SessionExists,
@@ -20,7 +21,6 @@ from .exceptions import (
 from .keys import label, storage_id
 from .merge import merge
 from .payload import PayloadCodec, Serializer
-from .saving import Draft, Held
 
 
 class SessionStore(SessionBase):
@@ -104,10 +104,12 @@ class SessionStore(SessionBase):
         run = runtime.current()
         through = self._through(data)
         loaded_through = {} if must_create else self._loaded_through
+        # Cleared without a look at it: what it had of these keys is gone with the rest.
+        replaces_all = self._held is None and not must_create
         draft = Draft(
             payload=run.codec.dumps(data, self.session_key, self.serializer()),
             expires=time.time() + self.get_expiry_age(expiry=data.get("_session_expiry")),
-            through=self._cycling or through != loaded_through,
+            through=self._cycling or through != loaded_through or replaces_all,
         )
         with self._noting_failure():
             try:
@@ -224,8 +226,13 @@ def _merge(
     base: bytes,
     ours: bytes,
     theirs: bytes,
-) -> bytes:
+) -> tuple[bytes, float]:
     # Not a method: the writer keeps it, and would keep the whole session with it.
     payloads = (base, ours, theirs)
     merged = merge(*(_loads(codec, session_key, serializer, payload) for payload in payloads))
-    return codec.dumps(merged, session_key, serializer)
+    return codec.dumps(merged, session_key, serializer), _expires(merged)
+
+
+def _expires(data: dict[str, Any]) -> float:
+    age = SessionStore().get_expiry_age(expiry=data.get("_session_expiry"))
+    return time.time() + age

@@ -9,7 +9,8 @@ import django.dispatch
 #: A session that the hot tier had lost, or held an older version of, came from DynamoDB.
 #: Arguments: ``id``.
 session_restored = django.dispatch.Signal()
-#: Two sites changed the same session. Arguments: ``id``, ``kept`` ("ours" or "theirs").
+#: Two sites changed the same session. Arguments: ``id``, ``kept`` ("ours", "theirs" or
+#: "merged").
 session_conflict = django.dispatch.Signal()
 #: A session was found deleted, revoked or expired in DynamoDB. Arguments: ``id``.
 session_ended = django.dispatch.Signal()

@@ -8,11 +8,13 @@ import contextlib
 import time
 from collections.abc import Callable
 
+from .changes import Draft, Held
 from .cold import ColdTier
 from .conf import Config
 from .exceptions import (
     ColdUnavailable,
     HotUnavailable,
+    SessionEnded,
     SessionExists,
     SessionUnavailable,
     SessionUnreadable,
@@ -23,7 +25,7 @@ from .metrics import Metrics
 from .payload import Merge
 from .reconcile import TOMBSTONE_SECONDS, Reconciler
 from .record import Record
-from .saving import NO_ANSWER, Draft, Held, Saver
+from .saving import NO_ANSWER, Saver
 from .singleflight import SingleFlight
 from .writer import Writer
 
@@ -101,15 +103,16 @@ class TieredStore:
         # Another site may be serving it, and may save it, for one lease from now.
         revoked_until = int(expires + self._lease) + 1
         try:
-            self._cold.revoke(id, revoked_until)
+            complete = self._cold.revoke(id, revoked_until)
         except ColdUnavailable as error:
             if not buried or not self._bury(id, revoked_until - self._now()):
                 raise SessionUnavailable(NO_ANSWER) from error
+            complete = False
+        if not complete:
             self._metrics.count("deletes_delayed")
             self._writer.revoke_later(id, revoked_until)
-        else:
-            if not buried:
-                self._writer.bury_later(id, revoked_until)
+        if not buried:
+            self._writer.bury_later(id, revoked_until)
         self._metrics.count("deleted")
         self._writer.forget(id)
         self._reads.forget(id)
@@ -140,13 +143,13 @@ class TieredStore:
             return False
         if not self._cold.exists:
             return True
-        return now < record.agreed_at + self._lease and record.agreed_at >= self._hot.trusted_after
+        return now < record.agreed_at + self._lease and self._hot.trusts(record)
 
     def _renew(self, answer: HotAnswer, record: Record) -> Held | None:
         if not self._cold.exists:
             return None  # it has expired: nothing else ends trust without a cold tier
         try:
-            renewed = self._reconciler.renew(answer)
+            renewed = self._reads.run(("renew", record.id), lambda: self._reconciler.renew(answer))
         except (ColdUnavailable, SessionUnreadable) as error:
             if record.expires <= self._now():
                 raise SessionUnavailable(NO_ANSWER) from error
@@ -167,6 +170,9 @@ class TieredStore:
         pending = self._pending(id)
         try:
             record = self._reads.run(id, lambda: self._reconciler.read(id))
+        except SessionEnded:
+            self._reconciler.report_ended(id)
+            return None
         except ColdUnavailable as error:
             if pending is None:
                 raise SessionUnavailable(NO_ANSWER) from error
@@ -183,6 +189,7 @@ class TieredStore:
 
     def _refill(self, record: Record) -> Held | None:
         # add, never set: a logout that came meanwhile has put its tombstone.
+        record = record.reborn()
         try:
             if self._hot.add(record):
                 return Held(record)

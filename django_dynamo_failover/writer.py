@@ -1,5 +1,6 @@
 """What the background thread does: bring changes to DynamoDB, renew leases, watch the hot tier."""
 
+import contextlib
 import logging
 import random
 import threading
@@ -9,12 +10,13 @@ from dataclasses import replace
 from functools import partial
 
 from . import signals
+from .changes import Pending
 from .cold import ColdTier
 from .exceptions import ColdUnavailable, HotUnavailable, SessionUnreadable
 from .hot import HotAnswer, HotTier, State
 from .keys import label
 from .metrics import Metrics
-from .reconcile import TOMBSTONE_SECONDS, Pending, Reconciler
+from .reconcile import TOMBSTONE_SECONDS, Reconciler
 from .record import Record
 from .scheduler import Scheduler
 
@@ -23,9 +25,15 @@ logger = logging.getLogger(__name__)
 #: How often a process looks whether the hot tier lost its contents, in seconds.
 POLL_SECONDS = 2.0
 
-#: A failed job is tried again after about this many seconds. The breakers decide whether a
-#: retry reaches the network, so that it can be short.
+#: A failed job is tried again after this many seconds. It does not reach the network while a
+#: breaker is open, so that it can be short.
 _RETRY_SECONDS = 1.0
+
+#: Due work inside one request takes no longer than this, and one job, in seconds.
+_INLINE_BUDGET = 0.05
+
+#: The id of no session, to see whether DynamoDB answers.
+_NOBODY = "0" * 64
 
 #: Pending payloads beyond this many bytes in one process are written early.
 MAX_PENDING_BYTES = 64 * 1024 * 1024
@@ -60,6 +68,7 @@ class Writer:
         self._lock = threading.Lock()
         self._pending: dict[str, Pending] = {}
         self._pending_bytes = 0
+        self._revoking: set[str] = set()
 
     def start(self) -> None:
         """Begin to watch the hot tier."""
@@ -73,7 +82,7 @@ class Writer:
 
     def is_revoked(self, id: str) -> bool:
         """Tell whether this process has still to tell DynamoDB that a session is over."""
-        return ("revoke", id) in self._jobs
+        return id in self._revoking
 
     @property
     def pending_count(self) -> int:
@@ -81,7 +90,10 @@ class Writer:
         return len(self._pending)
 
     def write_later(self, pending: Pending, delay: float) -> None:
-        """Bring a record to DynamoDB within ``delay`` seconds; a newer one takes its place."""
+        """Bring a change to DynamoDB within ``delay`` seconds.
+
+        A later version of the session takes its place, and still knows where it started from.
+        """
         record = pending.record
         # Jitter, so that the sessions of a morning's rush do not stay in step all day.
         delay *= random.uniform(0.9, 1.0)  # noqa: S311
@@ -109,6 +121,7 @@ class Writer:
 
     def revoke_later(self, id: str, expires: int) -> None:
         """Tell DynamoDB of a logout as soon as it answers."""
+        self._revoking.add(id)
         self._jobs.put(
             ("revoke", id), _RETRY_SECONDS, partial(self._revoke, id, expires), vital=True
         )
@@ -126,13 +139,13 @@ class Writer:
         """Drop what is pending of a session up to the version that DynamoDB holds now."""
         with self._lock:
             pending = self._pending.get(written.id)
-            if pending is not None and pending.record.version <= written.version:
+            if pending is not None and written.includes(pending.record):
                 self._forget(written.id)
 
     def run_due(self) -> None:
         """Without a background thread: do the due work now."""
         if not self._background:
-            self._jobs.run_due()
+            self._jobs.run_due(_INLINE_BUDGET)
 
     def hurry(self) -> None:
         """Write what is pending now: the hot tier, which has it too, is down or empty."""
@@ -151,19 +164,22 @@ class Writer:
         self._jobs.close()
 
     def _poll(self) -> float:
-        try:
-            if self._hot.check_token():
-                self._metrics.count("hot_lost")
-                logger.warning("The hot tier lost its contents; writing what is pending.")
+        if self._hot.check_tokens():
+            self._metrics.count("hot_lost")
+            logger.warning("The hot tier lost its contents; writing what is pending.")
+            self.hurry()
+        if self._cold.is_down:
+            with contextlib.suppress(ColdUnavailable):
+                self._cold.read(_NOBODY)  # one probe, and what waits for it goes on
                 self.hurry()
-        except HotUnavailable:
-            pass  # counted; its breaker tells
         return POLL_SECONDS
 
     def _write(self, id: str) -> float | None:
         pending = self._pending.get(id)
         if pending is None:
             return None
+        if self._cold.is_down:
+            return _RETRY_SECONDS
         try:
             self._reconciler.flush(pending)
         except SessionUnreadable:
@@ -199,9 +215,11 @@ class Writer:
 
     def _revoke(self, id: str, expires: int) -> float | None:
         try:
-            self._cold.revoke(id, expires)
+            if not self._cold.revoke(id, expires):
+                return _RETRY_SECONDS
         except ColdUnavailable:
             return _RETRY_SECONDS
+        self._revoking.discard(id)
         return None
 
     def _bury(self, id: str, expires: int) -> float | None:

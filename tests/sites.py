@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
 from servers import Dynalite
 
 from django_dynamo_failover.breaker import Breaker
@@ -26,6 +25,8 @@ NOW = 1_800_000_000.0
 KEYRING = Keyring(["secret"])
 ID = storage_id("a session")
 LIFETIME = 10_000  # seconds
+
+_CACHE_METHODS = ["gets", "get", "get_many", "cas", "add", "set"]
 
 
 class Clock:
@@ -151,18 +152,15 @@ class Site:
         counts = self.metrics.snapshot()
         return [counts[name] for name in names]
 
-    def go_down(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-        """Let the cache fail; return what ends that."""
+    def go_down(self) -> None:
+        """Let the cache fail until ``come_back``."""
 
         def fail(*args: object, **kwargs: object) -> None:
             raise OSError
 
-        own = dict(vars(self.cache))
-        for method in ["gets", "get", "get_many", "cas", "add", "set"]:
-            monkeypatch.setattr(self.cache, method, fail, raising=False)
+        for method in _CACHE_METHODS:
+            setattr(self.cache, method, fail)
 
-        def come_back() -> None:
-            for method in set(vars(self.cache)) - set(own):
-                delattr(self.cache, method)
-
-        return come_back
+    def come_back(self) -> None:
+        for method in _CACHE_METHODS:
+            delattr(self.cache, method)

@@ -1,6 +1,5 @@
 """A service that is down costs one probe, not one timeout per request."""
 
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,13 +8,7 @@ import pytest
 from django_dynamo_failover import breaker as breaker_module
 from django_dynamo_failover.breaker import Breaker
 
-
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
+from .sites import Clock, threads_in_a_hurry
 
 
 @pytest.fixture
@@ -190,16 +183,7 @@ def test_who_is_told_may_ask_the_breaker(clock):
     assert seen == [(False, False), (True, True)]
 
 
-@pytest.fixture
-def busy():
-    """Threads take turns as often as they can."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
-
-
-def test_of_many_threads_one_is_the_probe(make, clock, busy):
+def test_of_many_threads_one_is_the_probe(make, clock):
     threads = 16
     start = threading.Barrier(threads)
     breaker = make()
@@ -209,14 +193,14 @@ def test_of_many_threads_one_is_the_probe(make, clock, busy):
         start.wait()
         return breaker.allow()
 
-    with ThreadPoolExecutor(threads) as pool:
+    with threads_in_a_hurry(), ThreadPoolExecutor(threads) as pool:
         for _ in range(50):
             clock.now += 60
             assert sum(pool.map(lambda _: ask(), range(threads))) == 1
             breaker.failure()
 
 
-def test_of_many_threads_that_fail_one_opens_it(make, told, busy):
+def test_of_many_threads_that_fail_one_opens_it(make, told):
     threads = 16
     start = threading.Barrier(threads)
     breaker = make(threshold=8)
@@ -225,7 +209,7 @@ def test_of_many_threads_that_fail_one_opens_it(make, told, busy):
         start.wait()
         breaker.failure()
 
-    with ThreadPoolExecutor(threads) as pool:
+    with threads_in_a_hurry(), ThreadPoolExecutor(threads) as pool:
         for number in range(1, 51):
             list(pool.map(lambda _: fail(), range(threads)))
             assert told == [False, True] * (number - 1) + [False]

@@ -9,8 +9,7 @@ import pytest
 
 from django_dynamo_failover.breaker import Breaker
 from django_dynamo_failover.cold import ColdTier, GuardedRegion
-from django_dynamo_failover.conf import Region
-from django_dynamo_failover.dynamo import MAX_ITEM_BYTES, DynamoTable
+from django_dynamo_failover.dynamo import MAX_ITEM_BYTES
 from django_dynamo_failover.exceptions import (
     ColdMisconfigured,
     ColdUnavailable,
@@ -21,11 +20,9 @@ from django_dynamo_failover.exceptions import (
 from django_dynamo_failover.metrics import Metrics
 from django_dynamo_failover.record import ColdAnswer, ColdItem
 
-from .configurations import boto_session
 from .conftest import create_table
+from .sites import ID, NOW, Clock, connect
 
-NOW = 1_800_000_000.0
-ID = "5e5510" * 10 + "0000"
 ITEM = ColdItem(
     id=ID,
     expires=int(NOW) + 100,
@@ -38,14 +35,6 @@ ITEM = ColdItem(
 ABSENT = ColdAnswer(item=None, revoked=False)
 REVOKED = ColdAnswer(item=None, revoked=True)
 FOUND = ColdAnswer(item=ITEM, revoked=False)
-
-
-class Clock:
-    def __init__(self, now=NOW):
-        self.now = now
-
-    def __call__(self):
-        return self.now
 
 
 class Client:
@@ -69,15 +58,7 @@ class Client:
 
 @pytest.fixture(scope="module")
 def connected(dynamodb_server):
-    return DynamoTable(
-        "some-table",
-        Region("us-east-1", dynamodb_server.endpoint_url),
-        connect_timeout=0.5,
-        read_timeout=2.0,
-        attempts=2,
-        max_connections=10,
-        make_session=boto_session,
-    )
+    return connect(dynamodb_server)
 
 
 class Regions:

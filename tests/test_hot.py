@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import pickle
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,22 +20,13 @@ from django_dynamo_failover.keys import Keyring, storage_id
 from django_dynamo_failover.metrics import Metrics
 from django_dynamo_failover.record import encode_hot, encode_tombstone, new_record
 
-NOW = 1_800_000_000.0
-KEYRING = Keyring(["secret"])
-ID = storage_id("a session")
+from .sites import ID, KEYRING, NOW, Clock, threads_in_a_hurry
+
 KEY = f"session:{ID}"
 TOKEN_KEY = "session-site-token"
 RECORD = new_record(ID, b"one", NOW + 1000, NOW)
 NEXT = RECORD.changed(b"two", NOW + 1000, NOW + 1)
 TOO_LARGE = dataclasses.replace(NEXT, payload=bytes(2_000_000))
-
-
-class Clock:
-    def __init__(self):
-        self.now = NOW
-
-    def __call__(self):
-        return self.now
 
 
 class Site:
@@ -87,15 +77,6 @@ def site(open_cache):
 @pytest.fixture
 def hot(site):
     return site.hot
-
-
-@pytest.fixture
-def busy():
-    """Threads take turns as often as they can."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(before)
 
 
 @pytest.fixture
@@ -227,7 +208,7 @@ def test_a_tombstone_ends_one_session_only(hot):
 
 
 @pytest.mark.parametrize("open_cache", ["MemcachedCache", "LocMemCache"], indirect=True)
-def test_a_logout_wins_against_any_number_of_saves(site, busy):
+def test_a_logout_wins_against_any_number_of_saves(site):
     hot = site.hot
     for _ in range(5):
         site.cache.clear()
@@ -244,7 +225,7 @@ def test_a_logout_wins_against_any_number_of_saves(site, busy):
                 assert not (swapped and was_buried)
                 saved.set()
 
-        with ThreadPoolExecutor(4) as pool:
+        with threads_in_a_hurry(), ThreadPoolExecutor(4) as pool:
             futures = [pool.submit(save) for _ in range(4)]
             saved.wait(5)
             hot.bury(ID, 60)

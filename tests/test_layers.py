@@ -19,6 +19,7 @@ LAYERS = [
     {"exceptions", "keys", "breaker", "metrics", "signals", "scheduler", "singleflight", "merge"},
     {"conf", "record"},
     {"payload"},
+    {"changes"},
     {"hot", "dynamo_client"},
     {"dynamo"},
     {"cold", "dynamo_admin"},

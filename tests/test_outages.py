@@ -498,7 +498,7 @@ class TestLogout:
 
         def is_buried():
             assert other.store.load(id) is None, "it came back"
-            return other.store._hot._breaker.closed
+            return other.store._hot.is_up
 
         until(is_buried)
 
@@ -530,7 +530,7 @@ class TestLogout:
 def old_session_is_gone(run, cookie):
     """Tell whether memcached answers, and does not have the session any more."""
     hot = run.store._hot
-    return hot._breaker.closed and hot.get(storage_id(cookie)).state is not State.LIVE
+    return hot.is_up and hot.get(storage_id(cookie)).state is not State.LIVE
 
 
 def remember_number(request):
@@ -835,7 +835,7 @@ class TestAnonymous:
             mend(hot)
             mend(cold)
             until_dynamodb_is_asked(shop)
-            until(shop.runtime.store._hot._breaker.allow)
+            until(shop.runtime.store._hot._shards[0].breaker.allow)
             return HttpResponse("done")
 
         mount(view)

@@ -447,14 +447,14 @@ def test_what_fits_when_compressed_fits(site):
     assert site.write(record) is Outcome.WRITTEN
 
 
-def test_the_site_is_the_token_of_the_hot_tier_while_that_is_known(site, monkeypatch):
+def test_the_site_is_the_token_of_the_hot_tier_while_that_is_known(site):
     token = site.token
-    site.go_down(monkeypatch)
+    site.go_down()
     assert site.reconciler.site() == token
 
 
-def test_a_hot_tier_that_never_answered_names_no_site(site, monkeypatch):
-    site.go_down(monkeypatch)
+def test_a_hot_tier_that_never_answered_names_no_site(site):
+    site.go_down()
     assert site.reconciler.site() == ""
 
 
@@ -645,10 +645,10 @@ def test_what_cannot_be_trusted_leaves_the_entry_as_it_is(site, other, spoil, di
     assert site.held() == before
 
 
-def test_a_hot_tier_that_fails_during_a_renewal_does_not_spoil_it(site, between, monkeypatch):
+def test_a_hot_tier_that_fails_during_a_renewal_does_not_spoil_it(site, between):
     site.open()
     site.save(b"second")
-    between(site.cold, "put_over", after=lambda: site.go_down(monkeypatch))
+    between(site.cold, "put_over", after=site.go_down)
     assert site.renew().payload == b"second"
     assert site.payload_stored() == b"second"
 
@@ -876,10 +876,10 @@ def test_a_change_that_was_evicted_is_written_and_not_put_back(site):
     assert site.hot.get(ID).state is State.MISS
 
 
-def test_a_pending_change_is_written_while_the_hot_tier_is_down(site, monkeypatch):
+def test_a_pending_change_is_written_while_the_hot_tier_is_down(site):
     site.open()
     record = site.save(b"second")
-    site.go_down(monkeypatch)
+    site.go_down()
     site.reconciler.flush(pending(record))
     assert site.payload_stored() == b"second"
 
@@ -1100,10 +1100,10 @@ def test_a_save_between_look_and_note_is_kept(site, between):
     assert (site.held().payload, site.held().base) == (b"third", 2)
 
 
-def test_a_write_cannot_be_noted_while_the_hot_tier_is_down(site, monkeypatch):
+def test_a_write_cannot_be_noted_while_the_hot_tier_is_down(site):
     site.open()
     record = site.save_through(b"second")
-    site.go_down(monkeypatch)
+    site.go_down()
     with pytest.raises(HotUnavailable):
         site.reconciler.note(record, site.clock.now)
 
@@ -1172,8 +1172,8 @@ def test_the_end_is_noted_counted_and_signalled(site, sent):
     assert sent == [("session_ended", {"id": ID[:8]})]
 
 
-def test_an_end_that_cannot_be_noted_is_an_end_all_the_same(site, monkeypatch, sent):
-    site.go_down(monkeypatch)
+def test_an_end_that_cannot_be_noted_is_an_end_all_the_same(site, sent):
+    site.go_down()
     site.reconciler.end(ID)
     assert sent == [("session_ended", {"id": ID[:8]})]
 

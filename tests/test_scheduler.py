@@ -12,16 +12,9 @@ import pytest
 from django_dynamo_failover.scheduler import Scheduler
 
 from .configurations import eventually
+from .sites import NOW, Clock, threads_in_a_hurry
 
 WAIT = 5  # seconds for what should happen at once
-
-
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
 
 
 @pytest.fixture
@@ -54,10 +47,8 @@ def make():
 @pytest.fixture
 def busy():
     """Threads take turns as often as they can."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
+    with threads_in_a_hurry():
+        yield
 
 
 @pytest.fixture
@@ -117,7 +108,7 @@ def test_a_job_that_is_put_again_runs_once_and_at_the_earlier_time(
     for _ in range(10):
         clock.now += 1
         inline.run_due()
-    assert ran == [1005.0]
+    assert ran == [NOW + 5]
 
 
 def test_a_job_runs_again_after_as_long_as_it_says(inline, clock, ran):
@@ -131,7 +122,7 @@ def test_a_job_runs_again_after_as_long_as_it_says(inline, clock, ran):
     for _ in range(20):
         clock.now += 1
         inline.run_due()
-    assert ran == [1001.0, 1003.0, 1006.0]
+    assert ran == [NOW + 1, NOW + 3, NOW + 6]
 
 
 def test_a_job_that_is_cancelled_does_not_run(inline, ran):

@@ -1,6 +1,5 @@
 """One call for all threads that want the same thing at the same time."""
 
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
 
@@ -9,6 +8,7 @@ import pytest
 from django_dynamo_failover.singleflight import SingleFlight
 
 from .configurations import eventually
+from .sites import threads_in_a_hurry
 
 
 class Call:
@@ -146,8 +146,6 @@ def test_nothing_is_kept_of_a_call_that_is_over(flights, pool):
 
 def test_no_two_calls_for_a_key_ever_run_at_once(flights, pool):
     running, most = [0] * 3, [0] * 3
-    switch_interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
 
     def call(key):
         running[key] += 1
@@ -155,12 +153,10 @@ def test_no_two_calls_for_a_key_ever_run_at_once(flights, pool):
         running[key] -= 1
         return key
 
-    try:
+    with threads_in_a_hurry():
         futures = [
             pool.submit(flights.run, number % 3, lambda key=number % 3: call(key))
             for number in range(2_000)
         ]
         assert [future.result(10) for future in futures] == [n % 3 for n in range(2_000)]
-    finally:
-        sys.setswitchinterval(switch_interval)
     assert most == [1, 1, 1]

@@ -1,0 +1,72 @@
+"""What a request does to a session: what it held of it, what it wants to save, what is pending."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from .metrics import Metrics
+from .payload import Merge
+from .record import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a request wants to save. ``through``: it must be in DynamoDB before the response."""
+
+    payload: bytes
+    expires: float
+    through: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a request holds of a session: a record, and if it came from the hot tier its token."""
+
+    record: Record
+    token: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A change that DynamoDB does not have yet.
+
+    ``loaded`` is the payload that the first of the pending saves of this process started from,
+    and ``merge`` puts what they changed onto another version.
+    """
+
+    record: Record
+    loaded: bytes = b""
+    merge: Merge | None = None
+
+
+class Change:
+    """What one request changed, ready to be put onto what others saved meanwhile."""
+
+    def __init__(self, draft: Draft, held: Held | None, merge: Merge, metrics: Metrics) -> None:
+        self.draft = draft
+        self.held = held
+        self._merge = merge
+        self._metrics = metrics
+
+    def pending(self, record: Record) -> Pending:
+        """Return what the writer is to hold of a version that has our changes."""
+        if self.held is None:
+            return Pending(record)
+        return Pending(record, self.held.record.payload, self._merge)
+
+    def onto(self, theirs: Record, ours: Record | None = None) -> tuple[bytes, float]:
+        """Return the payload that has our changes and theirs, and when it expires.
+
+        ``ours`` is a version that has the draft already, by default the draft itself.
+        """
+        payload, expires = (
+            (ours.payload, ours.expires) if ours else (self.draft.payload, self.draft.expires)
+        )
+        if self.held is None or theirs.same_as(self.held.record):
+            return payload, expires
+        loaded = self.held.record
+        if theirs.version < loaded.version or (theirs.version == loaded.version and loaded.dirty):
+            # They went on from an earlier version than we: what we loaded is no common ground.
+            self._metrics.count("conflicts")
+            return payload, expires
+        self._metrics.count("merged")
+        return self._merge(loaded.payload, payload, theirs.payload)
