@@ -10,6 +10,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.utils.module_loading import import_string
 
 from .conf import Config, problems
+from .middleware import SessionMiddleware
 
 ENGINE = "django_dynamo_failover.sessions"
 MIDDLEWARE = "django_dynamo_failover.middleware.SessionMiddleware"
@@ -40,7 +41,7 @@ def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
 
 
 def _check_middleware() -> Iterator[CheckMessage]:
-    if MIDDLEWARE in settings.MIDDLEWARE:
+    if any(map(_is_ours, settings.MIDDLEWARE)):
         return
     yield _error(
         "E004",
@@ -109,10 +110,18 @@ def _check_config(config: Config) -> Iterator[CheckMessage]:
         )
 
 
+def _is_ours(path: str) -> bool:
+    try:
+        middleware = import_string(path)
+    except ImportError:
+        return False
+    return isinstance(middleware, type) and issubclass(middleware, SessionMiddleware)
+
+
 def _is_callable(path: str) -> bool:
     try:
         return callable(import_string(path))
-    except ImportError:
+    except (ImportError, ValueError):  # ValueError: ".name"
         return False
 
 

@@ -76,7 +76,9 @@ class ColdTier:
         answers = []
         for region in self._regions:
             try:
-                answer = self._call(region, "cold_reads", lambda table: table.read(id, until))
+                answer = self._call(
+                    region, "cold_reads", until, lambda table: table.read(id, until)
+                )
             except ColdUnavailable:
                 continue
             if answer.revoked or answer.item:
@@ -107,7 +109,9 @@ class ColdTier:
         done = 0
         for region in self._regions:
             with contextlib.suppress(ColdUnavailable):
-                self._call(region, "cold_writes", lambda table: table.revoke(id, expires, until))
+                self._call(
+                    region, "cold_writes", until, lambda table: table.revoke(id, expires, until)
+                )
                 done += 1
         if not done:
             raise ColdUnavailable("no region answers")
@@ -123,15 +127,21 @@ class ColdTier:
         until = self._monotonic() + self._deadline
         for region in self._regions:
             try:
-                self._call(region, "cold_writes", lambda table: operation(table, until))
+                self._call(region, "cold_writes", until, lambda table: operation(table, until))
             except ColdUnavailable:
                 continue
             return
         raise ColdUnavailable("no region answers")
 
     def _call(
-        self, region: GuardedRegion, counter: str, operation: Callable[[DynamoTable], _T]
+        self,
+        region: GuardedRegion,
+        counter: str,
+        until: float,
+        operation: Callable[[DynamoTable], _T],
     ) -> _T:
+        if self._monotonic() >= until:  # which is no fault of this region
+            raise ColdUnavailable("the deadline has passed")
         if not region.breaker.allow():
             raise ColdUnavailable("not asked: it was down a moment ago")
         self._metrics.count(counter)

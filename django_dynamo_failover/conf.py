@@ -5,6 +5,7 @@ This module does not read Django's settings; ``runtime`` and ``checks`` pass the
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -103,7 +104,7 @@ def _is_number(least: float, *, above: bool = False) -> Callable[[Any], bool]:
     def check(value: Any) -> bool:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
-        return value > least if above else value >= least
+        return math.isfinite(value) and (value > least if above else value >= least)
 
     return check
 

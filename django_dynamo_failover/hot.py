@@ -185,19 +185,22 @@ class HotTier:
         try:
             result = operation(self._get_cache(), key, *args)
         except Unreadable:
-            shard.breaker.success()
+            self._answered(shard)
             raise
         except Exception as error:
             # Any cache may be set, so any error may come.
             if "too large" in str(error):
-                shard.breaker.success()
+                self._answered(shard)
                 raise ValueTooLarge("the cache refuses the value for its size") from error
             self._metrics.count("hot_errors")
             shard.breaker.failure()
             raise HotUnavailable(type(error).__name__) from error
+        self._answered(shard)
+        return result
+
+    def _answered(self, shard: _Shard) -> None:
         if shard.breaker.success():
             shard.trusted_after = self._now()
-        return result
 
 
 def _key_on_each_server(cache: Any) -> list[str]:
@@ -212,7 +215,10 @@ def _key_on_each_server(cache: Any) -> list[str]:
 
 
 def _read_token(cache: BaseCache, key: str) -> str:
-    value = cache.get(key)
+    try:
+        value = cache.get(key)
+    except Unreadable:
+        value = _HOLE  # whatever was planted there
     if not _is_token(value):
         new = secrets.token_urlsafe(16)
         # Another process may be doing the same; whoever is first names the server.

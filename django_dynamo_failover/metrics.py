@@ -1,5 +1,6 @@
 """Counters of one process. A count costs about 0.1 µs and takes no lock."""
 
+import os
 import threading
 import weakref
 from collections import Counter
@@ -46,6 +47,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._local = threading.local()
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._live: weakref.WeakSet[_Shard] = weakref.WeakSet()
         self._ended: Counter[str] = Counter()
@@ -78,5 +80,7 @@ class Metrics:
         return shard.counts
 
     def _fold(self, counts: Counter[str]) -> None:
+        if os.getpid() != self._pid:
+            return  # a thread of the parent, which may have held the lock at the fork
         with self._lock:
             self._ended.update(counts)

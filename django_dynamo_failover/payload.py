@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .exceptions import Unreadable
+from .exceptions import SessionTooLarge, Unreadable
 from .keys import Keyring
 from .record import MAX_PAYLOAD_BYTES
 
@@ -42,10 +42,15 @@ class PayloadCodec:
     encrypt: bool
 
     def dumps(self, data: dict[str, Any], session_key: str, serializer: Serializer) -> bytes:
-        """Return the payload of a session dict. Raises what the serializer raises."""
+        """Return the payload of a session dict. Raises what the serializer raises.
+
+        Also ``SessionTooLarge``, beyond what is ever inflated.
+        """
         plain = serializer.dumps(data)
         if not self.encrypt:
             return _PLAIN + plain
+        if len(plain) > MAX_PAYLOAD_BYTES:
+            raise SessionTooLarge(f"The session has {len(plain)} bytes. Store less in it.")
         # Sealed bytes do not compress, so what is to shrink must shrink first.
         nonce = os.urandom(_NONCE_BYTES)
         key = self.keyring.encryption_keys(session_key)[0]

@@ -23,7 +23,7 @@ from .exceptions import (
 from .hot import HotAnswer, HotTier, State
 from .keys import Keyring, label
 from .metrics import Metrics
-from .record import ColdItem, Record, decode_cold, encode_cold
+from .record import MAX_PAYLOAD_BYTES, ColdItem, Record, decode_cold, encode_cold
 
 logger = logging.getLogger(__name__)
 
@@ -100,9 +100,10 @@ class Reconciler:
                 raise SessionEnded("it was revoked")
             if item is None and known is not None and not answer.complete:
                 raise ColdUnavailable("the region that knows may be one that does not answer")
-            if item is None or item.expires <= self._now():
-                return None, item
-            return decode_cold(item, self._keyring, self._now()), item
+            if item is None:
+                return None, None
+            record = decode_cold(item, self._keyring, self._now())  # also an expiry may be forged
+            return (record if record.expires > self._now() else None), item
         except Unreadable as error:
             self._metrics.count("cold_unreadable")
             logger.error(  # noqa: TRY400
@@ -152,6 +153,8 @@ class Reconciler:
         """Tell whether a record is small enough for DynamoDB."""
         if len(record.payload) + ITEM_OVERHEAD_BYTES <= MAX_ITEM_BYTES:
             return True
+        if len(record.payload) > MAX_PAYLOAD_BYTES:
+            return False
         item = encode_cold(record, self._keyring, ordered=False)
         return len(item.data) + ITEM_OVERHEAD_BYTES <= MAX_ITEM_BYTES
 

@@ -9,7 +9,7 @@ import struct
 import zlib
 from dataclasses import dataclass, field, replace
 
-from .exceptions import Unreadable
+from .exceptions import Unreadable, ValueTooLarge
 from .keys import TAG_BYTES, Keyring
 
 _HOT_LIVE = 1
@@ -166,7 +166,7 @@ def decode_hot(id: str, entry: object, keyring: Keyring) -> Record | None:
         raise Unreadable("hot entry fails authentication")
     if body == _TOMBSTONE_BODY:
         return None
-    if body[0] != _HOT_LIVE:
+    if body[0] != _HOT_LIVE or len(body) < _HOT.size:
         raise Unreadable("hot entry of an unknown format")
     numbers = _HOT.unpack_from(body)
     _, lineage, version, base, base_expires, agreed_at, dirty_since, modified, expires = numbers
@@ -217,8 +217,11 @@ class ColdAnswer:
 def encode_cold(record: Record, keyring: Keyring, *, ordered: bool) -> ColdItem:
     """Return the DynamoDB item of a record: compressed when that is smaller, and signed.
 
-    ``ordered``: the hot tier has ordered this version in the record's lineage.
+    ``ordered``: the hot tier has ordered this version in the record's lineage. Raises
+    ``ValueTooLarge``.
     """
+    if len(record.payload) > MAX_PAYLOAD_BYTES:
+        raise ValueTooLarge("more than is ever inflated")
     packed = zlib.compress(record.payload, level=1)
     if len(packed) < len(record.payload):
         body = bytes([_COLD_ZLIB]) + packed
@@ -265,9 +268,14 @@ def _unpack(body: bytes) -> bytes:
     if body[0] != _COLD_ZLIB:
         raise Unreadable("cold item of an unknown format")
     inflater = zlib.decompressobj()
-    payload = inflater.decompress(body[1:], MAX_PAYLOAD_BYTES)
-    if inflater.unconsumed_tail:
+    try:
+        payload = inflater.decompress(body[1:], MAX_PAYLOAD_BYTES + 1)
+    except zlib.error:
+        raise Unreadable("cold item does not inflate") from None
+    if len(payload) > MAX_PAYLOAD_BYTES:
         raise Unreadable("cold item inflates beyond its limit")
+    if not inflater.eof:
+        raise Unreadable("cold item does not inflate")
     return payload
 
 

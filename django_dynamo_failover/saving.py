@@ -106,8 +106,9 @@ class Saver:
         try:
             record = self._save_in_hot(id, change)
         except ValueTooLarge as error:
+            stored = self._save_in_cold(id, change, error)
             self._dig(id)
-            return self._save_in_cold(id, change, error)
+            return stored
         except HotUnavailable as error:
             return self._save_in_cold(id, change, error)
         if record is None:
@@ -130,6 +131,8 @@ class Saver:
                 answer = self._hot.get(id)
                 if answer.state is State.TOMBSTONE:
                     raise SessionEnded("it was deleted")
+                if answer.state is State.UNREADABLE:
+                    raise HotUnavailable("what it holds is not ours to replace")
                 if answer.record is None:
                     return None
                 current, token = answer.record, answer.token
@@ -227,6 +230,7 @@ class Saver:
 
         DynamoDB orders the versions then, and tells whether the session has ended.
         """
+        self._require_cold(error)
         current = self._latest(id, change.held)
         if current is None or self._writer.is_revoked(id):
             raise SessionEnded("DynamoDB says so")
@@ -259,26 +263,35 @@ class Saver:
         pending = self._writer.pending(id)
         if held and (pending is None or pending.version <= held.record.version):
             return held.record
-        if pending is not None or not self._cold.exists:
+        if pending is not None:
             return pending
         try:
             return self._reconciler.read(id)
         except ColdUnavailable as error:
             raise SessionUnavailable(NO_ANSWER) from error
 
+    def _require_cold(self, error: Exception | None) -> None:
+        if self._cold.exists:
+            return
+        if isinstance(error, HotUnavailable):
+            raise SessionUnavailable(NO_ANSWER) from error
+        if isinstance(error, ValueTooLarge):
+            self._metrics.count("oversize")
+            raise SessionTooLarge("The session is too large. Store less in it.") from error
+        raise SessionEnded("it is not there")
+
     def _write_alone(self, record: Record, error: Exception | None) -> Verdict:
         """Write to DynamoDB a version that no hot tier has ordered, for the reason of ``error``."""
-        if isinstance(error, ValueTooLarge):
+        self._require_cold(error)
+        too_large = isinstance(error, ValueTooLarge)
+        if too_large:
             self._report_oversize(record, "the limit of the hot tier")
-        if not self._cold.exists:
-            if isinstance(error, HotUnavailable):
-                raise SessionUnavailable(NO_ANSWER) from error
-            raise SessionEnded("it is not there") from error
         try:
             return self._reconciler.write(record, ordered=False)
         except ValueTooLarge:
-            if isinstance(error, ValueTooLarge):
-                raise SessionTooLarge("The session is too large for both tiers.") from error
+            self._metrics.count("oversize")
+            if too_large or self._config.oversize == "raise":
+                raise SessionTooLarge("The session is too large. Store less in it.") from error
             raise SessionUnavailable("too large for DynamoDB, and no hot tier") from error
         except ColdUnavailable as cold_error:
             raise SessionUnavailable(NO_ANSWER) from cold_error

@@ -20,6 +20,9 @@ Action = Callable[[], float | None]
 #: While draining, a job that wants to be run again waits no longer than this, in seconds.
 _DRAIN_RETRY = 0.1
 
+#: A lock cannot wait for ever: threading.TIMEOUT_MAX.
+_LONGEST_WAIT = 3600.0
+
 #: A vital job that raised is run again after this many seconds.
 _AFTER_ERROR = 10.0
 
@@ -71,7 +74,8 @@ class Scheduler:
             self._jobs.pop(key, None)
 
     def __contains__(self, key: Hashable) -> bool:
-        return key in self._jobs
+        """Tell whether the job of this key is waiting or running."""
+        return key in self._jobs or key in self._running
 
     def hurry(self) -> None:
         """Make all vital jobs due now."""
@@ -153,7 +157,9 @@ class Scheduler:
     def _until_next(self) -> float | None:
         if self._closed:
             return 0.0
-        return max(0.0, self._heap[0].due - self._clock()) if self._heap else None
+        if not self._heap:
+            return None
+        return min(max(0.0, self._heap[0].due - self._clock()), _LONGEST_WAIT)
 
     def _take(self) -> _Job | None:
         with self._changed:
@@ -168,8 +174,8 @@ class Scheduler:
                     continue
                 del self._jobs[job.key]
                 self._running[job.key] = job.vital
-                if self._heap and self._heap[0].due <= self._clock():
-                    self._get_help()
+                if self._heap:
+                    self._get_help()  # somebody has to wait for the next one
                 return job
         return None
 
@@ -185,6 +191,6 @@ class Scheduler:
         finally:
             with self._changed:
                 del self._running[job.key]
+                if again is not None and not self._closed:
+                    self.put(job.key, again, job.action, vital=job.vital)
                 self._changed.notify_all()
-        if again is not None and not self._closed:
-            self.put(job.key, again, job.action, vital=job.vital)

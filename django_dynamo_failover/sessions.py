@@ -148,7 +148,7 @@ class SessionStore(SessionBase):
 
     def cycle_key(self) -> None:
         """Give the session a new key. The new one is durable before the old one is deleted."""
-        self._cycling = True
+        self._cycling = self.session_key is not None
         try:
             super().cycle_key()
         finally:
@@ -156,7 +156,7 @@ class SessionStore(SessionBase):
 
     async def acycle_key(self) -> None:
         """Give the session a new key. See ``cycle_key``."""
-        self._cycling = True
+        self._cycling = self.session_key is not None
         try:
             await super().acycle_key()
         finally:

@@ -204,7 +204,17 @@ def make_engine(
 
     from django.core.cache import caches
 
+    from django_dynamo_failover import runtime
+
     engines: list[Engine] = []
+    built: list[Any] = []  # the runtime of this process, and those that tests let play another one
+    build = runtime.build
+
+    def build_and_remember(config: Any) -> Any:
+        built.append(build(config))
+        return built[-1]
+
+    monkeypatch.setattr(runtime, "build", build_and_remember)
     opened: list[Any] = []  # the caches of all threads: Django's own leave their sockets open
     open_cache = caches.create_connection
 
@@ -263,9 +273,9 @@ def make_engine(
                 server.thaw()
                 if isinstance(server, Dynalite):
                     server.heal()
-    from django_dynamo_failover import runtime
-
     runtime.reset()
+    for each in built:
+        each.writer.close(0)
     for each in opened:
         each.close()
 

@@ -25,6 +25,7 @@ NOW = 1_800_000_000.0
 KEYRING = Keyring(["secret"])
 ID = storage_id("a session")
 LIFETIME = 10_000  # seconds
+LEASE = 900
 
 _CACHE_METHODS = ["gets", "get", "get_many", "cas", "add", "set"]
 
@@ -77,15 +78,15 @@ class Site:
         self.clock = clock
         self.metrics = Metrics()
         self.hot = HotTier(
-            lambda: self.cache, KEYRING, self.metrics, Breaker(clock=clock), now=clock
+            lambda: self.cache, KEYRING, self.metrics, lambda: Breaker(clock=clock), now=clock
         )
-        region = GuardedRegion(table, Breaker(threshold=1000))
+        #: Lets many failures pass, unless a test opens it.
+        self.cold_breaker = Breaker(threshold=1000, clock=clock)
+        region = GuardedRegion(table, self.cold_breaker)
         self.cold = ColdTier([region], self.metrics, deadline=5, now=clock)
-        self.reconciler = Reconciler(self.hot, self.cold, KEYRING, self.metrics, now=clock)
-
-    @property
-    def token(self) -> str:
-        return self.hot.site_token()
+        self.reconciler = Reconciler(
+            self.hot, self.cold, KEYRING, self.metrics, lease=LEASE, now=clock
+        )
 
     def new(self, payload: bytes = b"first", id: str = ID) -> Record:
         """A session that the hot tier holds, and DynamoDB does not."""
@@ -116,13 +117,14 @@ class Site:
         return record
 
     def write(self, record: Record) -> Outcome:
-        return self.reconciler.write(record, self.token).outcome
+        """Write a version that the hot tier has ordered."""
+        return self.reconciler.write(record, ordered=True).outcome
 
     def refill(self) -> None:
         """What a request does that finds nothing in the hot tier."""
         record = self.reconciler.read(ID)
         assert record is not None
-        assert self.hot.add(record)
+        assert self.hot.add(record.reborn())
 
     def lose(self) -> None:
         """Let the hot tier forget everything."""

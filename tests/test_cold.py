@@ -162,9 +162,11 @@ def test_no_item_is_believed_when_every_region_says_so(regions, cold):
     assert regions.asked() == [1, 1]
 
 
-def test_the_word_of_the_regions_that_can_be_reached_counts(cold, near):
+def test_no_item_says_whether_every_region_has_been_asked(cold, near, far):
     near.error = ColdUnavailable("down")
-    assert cold.read(ID) == ABSENT
+    assert cold.read(ID) == dataclasses.replace(ABSENT, complete=False)
+    near.error, far.error = None, ColdUnavailable("down")
+    assert cold.read(ID) == dataclasses.replace(ABSENT, complete=False)
 
 
 def test_a_revocation_is_final_wherever_it_is_found_first(regions, cold, put):
@@ -196,7 +198,6 @@ def test_no_answer_is_never_taken_for_no_item(cold, near, far):
 WRITES = {
     "put_new": lambda cold: cold.put_new(dataclasses.replace(ITEM, id="another")),
     "put_over": lambda cold: cold.put_over(dataclasses.replace(ITEM, version=6), 5, "here"),
-    "revoke": lambda cold: cold.revoke(ID, int(NOW) + 100),
 }
 each_write = pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 
@@ -225,6 +226,31 @@ def test_a_write_that_no_region_took_is_not_taken_for_done(cold, near, far, put,
     near.error = far.error = ColdUnavailable("down")
     with pytest.raises(ColdUnavailable):
         write(cold)
+
+
+def test_a_logout_is_told_to_every_region(regions, cold, put):
+    """Another one may answer next, before the logout has replicated."""
+    put("near")
+    put("far")
+    assert cold.revoke(ID, int(NOW) + 100) is True
+    for table in regions.tables:
+        assert table.read(ID, time.monotonic() + 5) == REVOKED
+    assert regions.counts() == {"cold_writes": 2}
+
+
+@pytest.mark.parametrize("down", [0, 1])
+def test_a_logout_that_not_every_region_has_heard_of_is_not_done(regions, cold, down):
+    regions.clients[down].error = ColdUnavailable("down")
+    assert cold.revoke(ID, int(NOW) + 100) is False
+    assert regions.tables[1 - down].read(ID, time.monotonic() + 5) == REVOKED
+    regions.clients[down].error = None
+    assert cold.revoke(ID, int(NOW) + 100) is True
+
+
+def test_a_logout_that_no_region_has_heard_of_is_not_taken_for_done(cold, near, far):
+    near.error = far.error = ColdUnavailable("down")
+    with pytest.raises(ColdUnavailable):
+        cold.revoke(ID, int(NOW) + 100)
 
 
 def test_what_was_written_is_read(cold):
@@ -271,13 +297,30 @@ def test_a_region_that_is_back_is_asked_again(regions, cold, near, put):
     put("near")
     near.error = ColdUnavailable("down")
     for _ in range(2):
-        assert cold.read(ID) == ABSENT
+        assert cold.read(ID).item is None
     near.error = None
-    assert cold.read(ID) == ABSENT
+    assert cold.read(ID).item is None
     regions.clock.now += 2
     assert cold.read(ID) == FOUND
     assert cold.read(ID) == FOUND
     assert regions.breakers[0].closed
+
+
+def test_it_is_down_when_no_region_is_thought_to_answer(regions, cold, near, far):
+    assert not cold.is_down
+    near.error = ColdUnavailable("down")
+    for _ in range(3):
+        cold.read(ID)
+    assert not cold.is_down
+    far.error = ColdUnavailable("down")
+    for _ in range(3):
+        with pytest.raises(ColdUnavailable):
+            cold.read(ID)
+    assert cold.is_down
+    far.error = None
+    regions.clock.now += 2
+    cold.read(ID)
+    assert not cold.is_down
 
 
 @pytest.mark.parametrize(
@@ -379,7 +422,8 @@ def test_clearing_deletes_what_has_expired_and_nothing_else(regions, cold):
     cold.revoke("new", int(NOW) + 100)
     regions.clock.now = NOW + 2.5
     assert cold.clear_expired() == 4
-    assert [cold.read(f"{number}").item is None for number in range(5)] == [True] * 3 + [False] * 2
-    assert not cold.read("old").revoked
-    assert cold.read("new").revoked
+    left = [regions.tables[0].read(id, time.monotonic() + 5) for id in ["0", "1", "2", "3", "4"]]
+    assert [answer.item is None for answer in left] == [True] * 3 + [False] * 2
+    assert not regions.tables[0].read("old", time.monotonic() + 5).revoked
+    assert regions.tables[0].read("new", time.monotonic() + 5).revoked
     assert cold.clear_expired() == 0

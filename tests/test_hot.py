@@ -5,6 +5,7 @@ import logging
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from django.core.cache.backends.dummy import DummyCache
@@ -23,7 +24,7 @@ from django_dynamo_failover.record import encode_hot, encode_tombstone, new_reco
 from .sites import ID, KEYRING, NOW, Clock, threads_in_a_hurry
 
 KEY = f"session:{ID}"
-TOKEN_KEY = "session-site-token"
+TOKEN_KEY = "session-site-token:0"
 RECORD = new_record(ID, b"one", NOW + 1000, NOW)
 NEXT = RECORD.changed(b"two", NOW + 1000, NOW + 1)
 TOO_LARGE = dataclasses.replace(NEXT, payload=bytes(2_000_000))
@@ -37,7 +38,9 @@ class Site:
         self.clock = Clock()
         self.breaker = Breaker(clock=self.clock)
         self.metrics = Metrics()
-        self.hot = HotTier(lambda: self.cache, KEYRING, self.metrics, self.breaker, now=self.clock)
+        self.hot = HotTier(
+            lambda: self.cache, KEYRING, self.metrics, lambda: self.breaker, now=self.clock
+        )
 
     def counts(self):
         return {name: number for name, number in self.metrics.snapshot().items() if number}
@@ -432,8 +435,6 @@ CALLS = {
     "swap": lambda hot: hot.swap(RECORD, b"1"),
     "dig": lambda hot: hot.dig(ID, None),
     "bury": lambda hot: hot.bury(ID, 60),
-    "site_token": lambda hot: hot.site_token(),
-    "check_token": lambda hot: hot.check_token(),
 }
 each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
@@ -520,78 +521,156 @@ def test_one_probe_finds_out_that_the_tier_is_back(failing):
     failing.cache.error = None
     with pytest.raises(HotUnavailable):
         failing.hot.get(ID)
-    failing.clock.now += 2
+    failing.clock.tick(2)
     assert held(failing.hot) == RECORD
     assert held(failing.hot) == RECORD
 
 
 def test_after_an_outage_entries_from_before_it_are_distrusted(failing):
-    failing.hot.add(RECORD)
-    assert failing.hot.trusted_after == 0.0
+    hot, clock = failing.hot, failing.clock
+    before = dataclasses.replace(RECORD, agreed_at=clock.now)
+    assert hot.is_up
     failing.cache.error = OSError()
+    clock.tick()
     with pytest.raises(HotUnavailable):
-        failing.hot.get(ID)
-    assert failing.hot.trusted_after == 0.0
+        hot.get(ID)
+    assert not hot.is_up
+    assert hot.trusts(before)  # so far there is no outage to have missed anything in
     failing.cache.error = None
-    failing.clock.now += 5
-    failing.hot.get(ID)
-    assert failing.hot.trusted_after == NOW + 5
-    failing.clock.now += 5
-    failing.hot.get(ID)
-    assert failing.hot.trusted_after == NOW + 5
+    meanwhile = dataclasses.replace(RECORD, agreed_at=clock.tick())
+    back = dataclasses.replace(RECORD, agreed_at=clock.tick())
+    hot.get(ID)
+    assert hot.is_up
+    assert [hot.trusts(each) for each in [before, meanwhile, back]] == [False, False, True]
+    clock.tick()
+    hot.get(ID)
+    assert hot.trusts(back)
 
 
 def test_the_first_answer_after_an_outage_is_distrusted_already(failing):
-    """Whoever got it compares with ``trusted_after`` next."""
     failing.hot.add(RECORD)
     failing.cache.error = OSError()
     with pytest.raises(HotUnavailable):
         failing.hot.get(ID)
     failing.cache.error = None
-    failing.clock.now += 5
-    assert held(failing.hot).agreed_at < failing.hot.trusted_after
+    failing.clock.tick(5)
+    assert not failing.hot.trusts(held(failing.hot))
 
 
-def test_a_refusal_for_size_after_an_outage_is_an_answer(memcached_site):
-    site = memcached_site
-    site.breaker.failure()
-    site.clock.now += 2
-    with pytest.raises(ValueTooLarge):
-        site.hot.add(TOO_LARGE)
-    assert site.breaker.closed
-    assert site.hot.trusted_after == NOW + 2
+OTHER_ANSWERS = {
+    "unreadable": lambda site: site.hot.get(ID),
+    "too large": lambda site: site.hot.add(TOO_LARGE),
+}
 
 
-def test_an_unreadable_answer_after_an_outage_is_an_answer(memcached, memcached_site):
+@pytest.mark.parametrize("ask", OTHER_ANSWERS.values(), ids=OTHER_ANSWERS)
+def test_whatever_the_first_answer_after_an_outage_says_it_ends_the_outage(
+    memcached, memcached_site, ask
+):
     site = memcached_site
     memcached.set(f":1:{KEY}", pickle.dumps("harmless"), flags=PICKLE_FLAGS)
     site.breaker.failure()
-    site.clock.now += 2
-    assert site.hot.get(ID).state is State.UNREADABLE
-    assert site.breaker.closed
-    assert site.hot.trusted_after == NOW + 2
+    site.clock.tick(2)
+    with suppress(ValueTooLarge):
+        ask(site)
+    assert site.hot.is_up
+    assert not site.hot.trusts(RECORD)
 
 
-# --- The site token ---------------------------------------------------------------------------
+# --- Several servers --------------------------------------------------------------------------
 
 
-def test_the_token_names_the_hot_tier_for_all_its_processes(open_cache):
+class TwoServers:
+    """A hot tier on two memcached servers, each of which can be killed."""
+
+    def __init__(self, servers):
+        self.servers = servers
+        self.cache = MemcachedCache([server.address for server in servers], {})
+        self.clock = Clock()
+        self.metrics = Metrics()
+        self.hot = HotTier(
+            lambda: self.cache,
+            KEYRING,
+            self.metrics,
+            lambda: Breaker(clock=self.clock),
+            now=self.clock,
+        )
+        #: A session on each server.
+        self.records = []
+        while len(self.records) < 2:
+            number = len(self.records)
+            ids = (storage_id(f"{candidate}") for candidate in range(100))
+            id = next(i for i in ids if self.cache.server_of(f"session:{i}") == number)
+            self.records.append(dataclasses.replace(RECORD, id=id))
+            assert self.hot.add(self.records[-1])
+
+
+@pytest.fixture
+def two(start):
+    two = TwoServers([start(Memcached), start(Memcached)])
+    yield two
+    two.cache.disconnect()
+
+
+def test_a_server_that_is_down_takes_its_own_sessions_with_it_and_no_others(two):
+    gone, there = two.records
+    two.servers[0].kill()
+    for _ in range(3):
+        with pytest.raises(HotUnavailable):
+            two.hot.get(gone.id)
+        assert two.hot.get(there.id).record == there
+    assert two.metrics.snapshot()["hot_errors"] == 1  # the first; then its breaker answers
+    assert not two.hot.is_up
+
+
+def test_only_the_entries_of_the_server_that_was_down_are_distrusted(two):
+    two.servers[0].kill()
+    with pytest.raises(HotUnavailable):
+        two.hot.get(two.records[0].id)
+    two.servers[0].start()
+    two.clock.tick(2)
+    two.hot.get(two.records[0].id)
+    assert two.hot.is_up
+    assert [two.hot.trusts(record) for record in two.records] == [False, True]
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_the_loss_of_one_server_is_found_out(two, lost):
+    assert not two.hot.check_tokens()
+    assert not two.hot.check_tokens()
+    two.servers[lost].restart()
+    assert two.hot.check_tokens()
+    assert not two.hot.check_tokens()
+
+
+def test_the_loss_of_a_server_is_found_out_while_another_is_down(two):
+    two.hot.check_tokens()
+    two.servers[0].kill()
+    two.servers[1].restart()
+    assert two.hot.check_tokens()
+    assert not two.hot.check_tokens()
+
+
+# --- Site tokens ------------------------------------------------------------------------------
+
+
+def test_a_loss_of_the_contents_is_told_once(site):
+    assert not site.hot.check_tokens()
+    assert not site.hot.check_tokens()
+    site.cache.clear()
+    assert site.hot.check_tokens()
+    assert not site.hot.check_tokens()
+
+
+def test_every_process_finds_out_about_a_loss(open_cache):
     one, other = Site(open_cache()), Site(open_cache())
-    token = one.hot.site_token()
-    assert len(token) >= 16
-    assert one.hot.site_token() == token
-    assert other.hot.site_token() == token
-
-
-def test_two_hot_tiers_have_two_tokens():
-    one, other = Site(LocMemCache("one", {})), Site(LocMemCache("other", {}))
-    assert one.hot.site_token() != other.hot.site_token()
-
-
-def test_a_token_once_known_is_not_asked_for_again(failing):
-    token = failing.hot.site_token()
-    failing.cache.error = OSError()
-    assert failing.hot.site_token() == token
+    assert not one.hot.check_tokens()
+    assert not other.hot.check_tokens()
+    one.cache.clear()
+    assert one.hot.check_tokens()
+    assert other.hot.check_tokens()
+    assert not one.hot.check_tokens()
+    assert not other.hot.check_tokens()
 
 
 def test_processes_that_start_together_agree_on_a_token(open_cache):
@@ -603,69 +682,70 @@ def test_processes_that_start_together_agree_on_a_token(open_cache):
         def name(site, start=start):
             start.wait(5)
             try:
-                return site.hot.site_token()
+                assert not site.hot.check_tokens()
             finally:
                 site.cache.close()
 
         with ThreadPoolExecutor(4) as pool:
-            assert len(set(pool.map(name, sites))) == 1
+            list(pool.map(name, sites))
+        assert not any(site.hot.check_tokens() for site in sites)
 
 
-def test_a_loss_of_the_contents_is_told_once(site):
-    assert not site.hot.check_token()
-    assert not site.hot.check_token()
-    token = site.hot.site_token()
-    site.cache.clear()
-    assert site.hot.check_token()
-    assert site.hot.site_token() != token
-    assert not site.hot.check_token()
-
-
-def test_every_process_finds_out_about_a_loss(open_cache):
-    one, other = Site(open_cache()), Site(open_cache())
-    assert not one.hot.check_token()
-    assert not other.hot.check_token()
-    one.cache.clear()
-    assert one.hot.check_token()
-    assert other.hot.check_token()
-    assert one.hot.site_token() == other.hot.site_token()
+def test_a_token_cannot_be_guessed(site):
+    tokens = set()
+    for _ in range(10):
+        site.cache.clear()
+        site.hot.check_tokens()
+        tokens.add(site.cache.get(TOKEN_KEY))
+    assert len(tokens) == 10
+    assert {len(token) for token in tokens} == {22}
 
 
 def test_an_outage_is_no_loss(failing):
-    failing.hot.check_token()
+    failing.hot.check_tokens()
     failing.cache.error = OSError()
-    with pytest.raises(HotUnavailable):
-        failing.hot.check_token()
+    assert not failing.hot.check_tokens()
+    assert not failing.hot.is_up
+    assert failing.counts() == {"hot_errors": 1}
     failing.cache.error = None
-    failing.clock.now += 2
-    assert not failing.hot.check_token()
+    failing.clock.tick(2)
+    assert not failing.hot.check_tokens()
+    assert failing.hot.is_up
 
 
 def test_a_restarted_memcached_has_lost_its_contents(start):
     server = start(Memcached)
     site = Site(MemcachedCache(server.address, {}))
-    site.hot.check_token()
+    site.hot.check_tokens()
     server.restart()
-    assert site.hot.check_token()
+    assert site.hot.check_tokens()
     site.cache.disconnect()
 
 
 @pytest.mark.parametrize("value", ["short", "x" * 500, b"x" * 22, 7])
 def test_what_is_no_token_is_replaced_by_one(site, value):
     site.cache.set(TOKEN_KEY, value, None)
-    token = site.hot.site_token()
-    assert token != value
-    assert site.cache.get(TOKEN_KEY) == token
+    assert not site.hot.check_tokens()
+    assert len(site.cache.get(TOKEN_KEY)) == 22
+    site.cache.set(TOKEN_KEY, value, None)
+    assert site.hot.check_tokens()
 
 
 def test_a_pickle_planted_as_the_token_is_replaced_by_one(memcached, memcached_site):
-    """Nothing reads or writes a session of this site until the token can be read."""
+    """Else nobody would watch the hot tier any more."""
     memcached.set(f":1:{TOKEN_KEY}", pickle.dumps("harmless"), flags=PICKLE_FLAGS)
-    token = memcached_site.hot.site_token()
-    assert memcached.get(f":1:{TOKEN_KEY}") == token.encode()
+    memcached_site.hot.check_tokens()
+    assert len(memcached.get(f":1:{TOKEN_KEY}")) == 22
 
 
 def test_a_cache_that_keeps_nothing_is_no_hot_tier():
     site = Site(DummyCache("dummy", {}))
+    assert not site.hot.check_tokens()
+    assert not site.hot.is_up
+
+
+def test_a_tombstone_that_the_cache_dropped_without_a_word_is_a_failure():
+    """Stock memcached backends do so for a while after a server failed."""
+    site = Site(DummyCache("dummy", {}))
     with pytest.raises(HotUnavailable):
-        site.hot.site_token()
+        site.hot.bury(ID, 60)

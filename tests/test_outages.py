@@ -84,6 +84,14 @@ def visitor(shop):
 
 
 @pytest.fixture
+def other(shop):
+    """What another process of the site has. Nothing runs in its background yet."""
+    other = runtime.build(runtime.config())
+    yield other
+    other.writer.close(0)
+
+
+@pytest.fixture
 def mount(settings):
     """``mount(view, *middleware)``: put a view at /here/, and middleware below all others."""
 
@@ -214,8 +222,7 @@ class TestMemcachedFails:
         hot.restart()
         look(4)
 
-    def test_another_process_sees_the_cart_that_grew_meanwhile(self, shop, visitor, hot):
-        other = runtime.build(runtime.config())
+    def test_another_process_sees_the_cart_that_grew_meanwhile(self, shop, visitor, other, hot):
         id = storage_id(visitor.cookie)
         hot.freeze()
         visitor.add("espresso")
@@ -228,8 +235,7 @@ class TestMemcachedFails:
 
         until(sees_it_in_memcached)
 
-    def test_a_process_that_noticed_nothing_sees_it_soon(self, shop, visitor, hot):
-        other = runtime.build(runtime.config())
+    def test_a_process_that_noticed_nothing_sees_it_soon(self, shop, visitor, other, hot):
         id = storage_id(visitor.cookie)
         hot.freeze()
         visitor.add("espresso")
@@ -256,9 +262,9 @@ class TestMemcachedFails:
     @pytest.mark.parametrize("break_hot", [kill, restart])
     @pytest.mark.parametrize("first", ["here", "there"])
     def test_two_processes_change_a_session_that_it_has_lost(
-        self, visitor, shop, hot, monkeypatch, break_hot, first
+        self, visitor, shop, other, hot, monkeypatch, break_hot, first
     ):
-        processes = {"here": shop.runtime, "there": runtime.build(runtime.config())}
+        processes = {"here": shop.runtime, "there": other}
         for name, process in processes.items():
             monkeypatch.setattr(runtime, "_current", process)
             session = shop.store(visitor.cookie)
@@ -272,6 +278,32 @@ class TestMemcachedFails:
 
         session = shop.store(visitor.cookie)
         assert (session.get("here"), session.get("there")) == (1, 1)
+
+    @pytest.mark.parametrize("look", [None, "here", "there"])
+    @pytest.mark.parametrize("first", ["here", "there"])
+    def test_the_later_of_two_changes_to_one_cart_stands(
+        self, visitor, shop, other, hot, monkeypatch, first, look
+    ):
+        """The second process saw the first one's change, which is part of its own."""
+        processes = {"here": shop.runtime, "there": other}
+
+        def session_in(name):
+            monkeypatch.setattr(runtime, "_current", processes[name])
+            return shop.store(visitor.cookie)
+
+        for name, cart in {"here": {"mug": 2}, "there": {"mug": 2, "kettle": 1}}.items():
+            session = session_in(name)
+            session["cart"] = cart
+            session.save()
+        hot.restart()
+        if look:
+            session_in(look).get("cart")
+        for name in sorted(processes, key=lambda name: name != first):
+            assert processes[name].writer.flush(5) == 0
+
+        assert session_in("here")["cart"] == {"mug": 2, "kettle": 1}
+        hot.restart()
+        assert session_in("there")["cart"] == {"mug": 2, "kettle": 1}
 
     def test_a_memcached_that_flaps_is_not_noticed(self, visitor, hot):
         for number in range(1, 6):
@@ -487,8 +519,7 @@ class TestLogout:
 
         until(is_buried)
 
-    def test_memcached_thaws_in_front_of_another_process(self, shop, visitor, hot):
-        other = runtime.build(runtime.config())
+    def test_memcached_thaws_in_front_of_another_process(self, shop, visitor, other, hot):
         id = storage_id(visitor.cookie)
         hot.freeze()
         assert visitor.user == USER

@@ -15,21 +15,23 @@ from django.core.cache.backends.locmem import LocMemCache
 
 from django_dynamo_failover import reconcile, signals
 from django_dynamo_failover.cache import MemcachedCache
+from django_dynamo_failover.changes import Pending
 from django_dynamo_failover.dynamo import MAX_ITEM_BYTES
 from django_dynamo_failover.exceptions import (
     ColdUnavailable,
     ConditionFailed,
     HotUnavailable,
+    SessionEnded,
     SessionUnreadable,
     ValueTooLarge,
 )
 from django_dynamo_failover.hot import State
 from django_dynamo_failover.keys import storage_id
-from django_dynamo_failover.reconcile import Outcome, Pending
+from django_dynamo_failover.reconcile import Outcome
 from django_dynamo_failover.record import new_record
 
 from .conftest import client
-from .sites import ID, LIFETIME, NOW, Clock, Site, connect
+from .sites import ID, LEASE, LIFETIME, NOW, Clock, Site, connect
 
 
 @pytest.fixture(scope="module")
@@ -135,44 +137,23 @@ def between(monkeypatch):
     return between
 
 
-def judge(site, record):
-    """What becomes of a write that the site's hot tier has ordered, and of what it met."""
-    return site.reconciler.write(record, site.token)
+def judge(site, record, *, ordered=True):
+    """What becomes of a write, and of what it met."""
+    return site.reconciler.write(record, ordered=ordered)
 
 
-def pending(record, loaded=b"", merge=None):
-    return Pending(record, loaded, merge)
+def alone(site, record):
+    """Write a version that no hot tier has ordered, as a request does while that is down."""
+    return judge(site, record, ordered=False).outcome
+
+
+def reborn(record, other):
+    """Return a record as it reads in another life of the entry."""
+    return replace(record, lineage=other.lineage)
 
 
 def incompressible(size):
     return random.Random(1).randbytes(size)
-
-
-# --- Reading ----------------------------------------------------------------------------------
-
-
-def test_a_session_is_read_as_a_clean_record(site):
-    opened = site.open()
-    site.clock.tick()
-    assert site.reconciler.read(ID) == replace(opened, agreed_at=site.clock.now)
-
-
-def test_a_session_is_over_without_item_when_revoked_and_when_expired(site):
-    assert site.reconciler.read(ID) is None
-    site.open()
-    site.clock.now = NOW + LIFETIME
-    assert site.reconciler.read(ID) is None
-    site.clock.now = NOW
-    site.cold.revoke(ID, int(NOW) + LIFETIME)
-    assert site.reconciler.read(ID) is None
-
-
-def test_a_revoked_session_is_over_although_its_item_came_back(site):
-    """The write of another region may replicate after the logout."""
-    record = site.open()
-    site.cold.revoke(ID, int(NOW) + LIFETIME)
-    site.write(replace(record, base=0))
-    assert site.reconciler.read(ID) is None
 
 
 @pytest.fixture
@@ -185,6 +166,56 @@ def spoil(dynamodb, table):
         server.put_item(TableName=table, Item={**item, "data": {"B": b"spoilt"}})
 
     return spoil
+
+
+def delete(site):
+    """Take the item away, as TTL does."""
+    site.table.delete_expired(ID, NOW + 100 * LIFETIME)
+
+
+def bring_back(site, record):
+    """Let a write of another region replicate after what deleted it."""
+    delete(site)
+    assert site.write(replace(record, base=0)) is Outcome.WRITTEN
+
+
+# --- Reading ----------------------------------------------------------------------------------
+
+
+def test_a_session_is_read_as_a_clean_record(site):
+    opened = site.open()
+    found = site.reconciler.read(ID)
+    assert found == reborn(replace(opened, agreed_at=site.clock.now), found)
+
+
+def test_a_session_is_over_without_an_item_and_when_it_has_expired(site):
+    assert site.reconciler.read(ID) is None
+    site.open()
+    site.clock.now = NOW + LIFETIME - 1
+    assert site.reconciler.read(ID) is not None
+    site.clock.now = NOW + LIFETIME
+    assert site.reconciler.read(ID) is None
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_revoked_session_is_over_also_when_its_item_came_back(site, back):
+    """The write of another region may replicate after the logout."""
+    opened = site.open()
+    site.cold.revoke(ID, int(NOW) + LIFETIME)
+    if back:
+        bring_back(site, opened)
+    with pytest.raises(SessionEnded):
+        site.reconciler.read(ID)
+
+
+def test_no_item_is_no_proof_for_a_known_session_while_a_region_is_down(site, monkeypatch):
+    opened = site.open()
+    delete(site)
+    read = site.cold.read
+    monkeypatch.setattr(site.cold, "read", lambda id: replace(read(id), complete=False))
+    assert site.reconciler.read(ID) is None
+    with pytest.raises(ColdUnavailable):
+        site.reconciler.read(ID, opened)
 
 
 def test_what_cannot_be_trusted_proves_nothing(site, spoil, stored, caplog):
@@ -214,8 +245,8 @@ def test_a_new_session_is_written(site, stored):
     record = new_record(ID, b"new", NOW + LIFETIME, NOW)
     assert site.write(record) is Outcome.WRITTEN
     item = stored()
-    assert (item.version, item.site, item.expires) == (1, site.token, NOW + LIFETIME)
-    assert site.reconciler.read(ID) == record.agreed(NOW)
+    assert (item.version, item.site, item.expires) == (1, record.lineage.hex(), NOW + LIFETIME)
+    assert site.payload_stored() == b"new"
 
 
 def test_a_change_is_written_over_its_base(site, stored):
@@ -224,11 +255,10 @@ def test_a_change_is_written_over_its_base(site, stored):
     assert stored().version == 2
 
 
-def test_a_change_is_written_over_any_earlier_version_of_its_site(site):
+def test_a_change_is_written_over_any_earlier_version_of_its_lineage(site):
     opened = site.open()
     site.save_through(b"second")
-    third = opened.changed(b"third", NOW + LIFETIME, NOW)
-    third = replace(third, version=3)
+    third = replace(opened.changed(b"third", NOW + LIFETIME, NOW), version=3)
     assert third.base == 1
     assert site.write(third) is Outcome.WRITTEN
     assert site.payload_stored() == b"third"
@@ -266,55 +296,60 @@ def test_a_put_that_was_given_up_though_it_had_succeeded_is_recognized_later(sit
         site.write(record)
     verdict = judge(site, record)
     assert verdict.outcome is Outcome.SUPERSEDED
-    assert verdict.theirs == record.agreed(site.clock.now)
+    assert verdict.theirs.same_as(record)
 
 
 @pytest.mark.parametrize("version", [2, 3])
-def test_a_write_is_superseded_by_the_same_or_a_later_version_of_its_site(site, version):
-    opened = site.open()
-    site.save_through(b"second")
+def test_a_write_is_superseded_by_the_same_or_a_later_version_of_its_lineage(site, version):
+    site.open()
+    second = site.save_through(b"second")
     if version == 3:
         site.save_through(b"third")
-    late = opened.changed(b"late", NOW + LIFETIME, NOW)
-    verdict = judge(site, late)
+    verdict = judge(site, second)
     assert verdict.outcome is Outcome.SUPERSEDED
     assert verdict.theirs.version == version
-    assert site.payload_stored() == verdict.theirs.payload != b"late"
+    assert site.payload_stored() == verdict.theirs.payload
 
 
-def test_a_new_session_is_superseded_by_a_later_version_of_its_site(site):
+def test_the_first_write_of_a_session_is_superseded_by_a_later_one(site):
     opened = site.open()
-    verdict = judge(site, replace(opened, base=0))
-    assert verdict.outcome is Outcome.SUPERSEDED
+    assert site.write(replace(opened, base=0)) is Outcome.SUPERSEDED
 
 
-def test_a_write_that_does_not_know_of_an_earlier_version_goes_over_it(site):
-    """Two processes wrote version 1 and 2 of a new session, each as the first."""
+def test_a_write_that_does_not_know_of_an_earlier_one_of_its_lineage_goes_over_it(site):
+    """Two processes write versions 1 and 2 of a new session, each as the first."""
     opened = site.open()
     second = replace(opened, version=2, base=0, payload=b"second")
     assert site.write(second) is Outcome.WRITTEN
     assert site.payload_stored() == b"second"
 
 
-def test_a_write_diverges_from_a_version_that_another_site_wrote_since(site, other):
+@pytest.mark.parametrize("ours", [1, 3])
+@pytest.mark.parametrize("theirs", [1, 3])
+def test_a_write_diverges_from_what_another_site_wrote_whatever_the_numbers(
+    site, other, ours, theirs
+):
     site.open()
     other.refill()
-    theirs = other.save_through(b"west")
-    verdict = judge(site, site.save(b"east"))
-    assert verdict.outcome is Outcome.DIVERGED
-    assert verdict.theirs == theirs.agreed(site.clock.now)
-    assert site.payload_stored() == b"west"
-
-
-@pytest.mark.parametrize("versions", [1, 3])
-def test_a_later_number_does_not_win_over_another_site(site, other, versions):
-    site.open()
-    other.refill()
-    other.save_through(b"west")
-    for _ in range(versions):
+    for _ in range(theirs):
+        last = other.save_through(b"west")
+    for _ in range(ours):
         record = site.save(b"east")
-    assert site.write(record) is Outcome.DIVERGED
+    verdict = judge(site, record)
+    assert verdict.outcome is Outcome.DIVERGED
+    assert verdict.theirs.same_as(last)
     assert site.payload_stored() == b"west"
+
+
+def test_a_write_diverges_from_another_life_of_the_entry_at_the_same_site(site):
+    """Numbers are counted anew after a loss: a higher one proves nothing."""
+    site.open()
+    lost = [site.save(b"lost") for _ in range(3)][-1]
+    site.lose()
+    site.refill()
+    site.save_through(b"second life")
+    assert site.write(lost) is Outcome.DIVERGED
+    assert site.payload_stored() == b"second life"
 
 
 def test_two_sites_that_create_the_same_session_diverge(site, other):
@@ -328,37 +363,38 @@ def test_a_write_that_no_hot_tier_ordered_goes_over_its_base_only(site):
     opened = site.open()
     one = opened.changed(b"one", NOW + LIFETIME, NOW)
     two = opened.changed(b"two", NOW + LIFETIME, NOW)
-    assert site.reconciler.write(one, "").outcome is Outcome.WRITTEN
-    verdict = site.reconciler.write(two, "")
+    assert alone(site, one) is Outcome.WRITTEN
+    verdict = judge(site, two, ordered=False)
     assert verdict.outcome is Outcome.DIVERGED
     assert verdict.theirs.payload == b"one"
     three = one.agreed(NOW).changed(b"three", NOW + LIFETIME, NOW)
-    assert site.reconciler.write(three, "").outcome is Outcome.WRITTEN
+    assert alone(site, three) is Outcome.WRITTEN
     assert site.payload_stored() == b"three"
 
 
 def test_what_the_hot_tier_ordered_does_not_supersede_what_it_did_not(site):
     opened = site.open()
     site.save_through(b"second")
-    late = opened.changed(b"late", NOW + LIFETIME, NOW)
-    assert site.reconciler.write(late, "").outcome is Outcome.DIVERGED
+    assert alone(site, opened.changed(b"late", NOW + LIFETIME, NOW)) is Outcome.DIVERGED
 
 
 def test_what_the_hot_tier_did_not_order_does_not_supersede_what_it_did(site):
     opened = site.open()
-    alone = opened.changed(b"alone", NOW + LIFETIME, NOW)
-    assert site.reconciler.write(alone, "").outcome is Outcome.WRITTEN
+    assert alone(site, opened.changed(b"alone", NOW + LIFETIME, NOW)) is Outcome.WRITTEN
     assert site.write(site.save(b"second")) is Outcome.DIVERGED
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-def test_a_change_of_a_session_that_was_deleted_does_not_bring_it_back(site, ordered):
+@pytest.mark.parametrize("how", ["revoked", "gone"])
+def test_a_change_of_a_session_that_has_ended_does_not_bring_it_back(site, stored, ordered, how):
     site.open()
     record = site.save(b"second")
-    site.cold.revoke(ID, int(NOW) + LIFETIME)
-    verdict = site.reconciler.write(record, site.token if ordered else "")
-    assert verdict.outcome is Outcome.ENDED
-    assert site.payload_stored() is None
+    if how == "revoked":
+        site.cold.revoke(ID, int(NOW) + LIFETIME)
+    else:
+        delete(site)
+    assert judge(site, record, ordered=ordered).outcome is Outcome.ENDED
+    assert stored() is None
 
 
 def test_a_change_of_a_session_that_has_expired_elsewhere_has_ended(site, other):
@@ -367,6 +403,37 @@ def test_a_change_of_a_session_that_has_expired_elsewhere_has_ended(site, other)
     other.save_through(b"west")
     record = site.save(b"east")
     site.clock.now = NOW + LIFETIME
+    assert site.write(record) is Outcome.ENDED
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_an_outage_that_outlasts_the_copy_in_dynamodb_ends_no_session(site, ordered):
+    """TTL deletes the copy of a session that went on in the hot tier: that is no logout."""
+    site.open()
+    site.clock.now = NOW + LIFETIME + 10
+    record = site.held().changed(b"went on", NOW + 2 * LIFETIME, NOW + LIFETIME - 10)
+    delete(site)
+    assert judge(site, record, ordered=ordered).outcome is Outcome.WRITTEN
+    assert site.payload_stored() == b"went on"
+
+
+@pytest.mark.parametrize(("copy_expired", "over"), [(False, False), (True, True)])
+def test_a_copy_that_is_gone_is_proof_unless_it_had_expired_and_the_session_has_not(
+    site, copy_expired, over
+):
+    site.open()
+    record = site.save(b"second")
+    site.clock.now = NOW + LIFETIME + (10 if copy_expired else -10)
+    delete(site)
+    assert (record.expires <= site.clock.now) is over
+    assert site.write(record) is Outcome.ENDED
+
+
+def test_a_session_that_outlived_its_copy_but_was_revoked_has_ended(site):
+    site.open()
+    site.clock.now = NOW + LIFETIME + 10
+    record = site.held().changed(b"went on", NOW + 2 * LIFETIME, NOW + LIFETIME - 10)
+    site.cold.revoke(ID, int(NOW) + 2 * LIFETIME)
     assert site.write(record) is Outcome.ENDED
 
 
@@ -412,6 +479,17 @@ def test_a_failed_condition_that_cannot_be_explained_proves_nothing(site, dynamo
         site.write(record)
 
 
+def test_a_failed_condition_proves_nothing_while_a_region_is_down(site, monkeypatch):
+    """The other region may be the one that has the item."""
+    site.open()
+    record = site.save(b"second")
+    delete(site)
+    read = site.cold.read
+    monkeypatch.setattr(site.cold, "read", lambda id: replace(read(id), complete=False))
+    with pytest.raises(ColdUnavailable):
+        site.write(record)
+
+
 def test_a_session_that_is_too_large_for_dynamodb_is_not_sent(site, dynamodb):
     record = new_record(ID, incompressible(MAX_ITEM_BYTES), NOW + LIFETIME, NOW)
     dynamodb.reset_requests()
@@ -420,17 +498,7 @@ def test_a_session_that_is_too_large_for_dynamodb_is_not_sent(site, dynamodb):
     assert not dynamodb.requests()
 
 
-def test_an_outage_that_outlasts_the_copy_in_dynamodb_ends_no_session(site):
-    """TTL deletes the copy of a session that has gone on in the hot tier: that is no logout."""
-    site.open()
-    record = site.save(b"second")
-    record = replace(record, base_expires=int(site.clock.now) - 10, expires=int(NOW) + LIFETIME)
-    site.table.delete_expired(ID, NOW + 2 * LIFETIME)
-    assert site.write(record) is Outcome.WRITTEN
-    assert site.payload_stored() == b"second"
-
-
-# --- Sizes and sites --------------------------------------------------------------------------
+# --- Sizes ------------------------------------------------------------------------------------
 
 
 def test_what_fits_is_what_dynamodb_takes(site):
@@ -447,17 +515,6 @@ def test_what_fits_when_compressed_fits(site):
     assert site.write(record) is Outcome.WRITTEN
 
 
-def test_the_site_is_the_token_of_the_hot_tier_while_that_is_known(site):
-    token = site.token
-    site.go_down()
-    assert site.reconciler.site() == token
-
-
-def test_a_hot_tier_that_never_answered_names_no_site(site):
-    site.go_down()
-    assert site.reconciler.site() == ""
-
-
 # --- Renewing a lease -------------------------------------------------------------------------
 
 
@@ -470,37 +527,60 @@ def test_a_clean_session_that_nobody_changed_gets_a_new_lease(site, dynamodb):
     assert site.counts("renewed", "restored", "conflicts") == [1, 0, 0]
 
 
-def test_a_dirty_session_is_written_and_gets_a_new_lease(site, dynamodb):
+def test_a_change_that_is_due_is_written_at_a_renewal(site, dynamodb):
     site.open()
     record = site.save(b"second")
     dynamodb.reset_requests()
-    now = site.clock.tick()
+    now = site.clock.tick(LEASE)
     assert site.renew() == site.held() == record.agreed(now)
-    assert dynamodb.requests() == {"PutItem": 1}
+    assert dynamodb.requests() == {"BatchGetItem": 1, "PutItem": 1}
     assert site.payload_stored() == b"second"
 
 
+def test_a_change_that_is_not_due_yet_is_only_confirmed(site, dynamodb):
+    """DynamoDB is written at most once per WRITE_INTERVAL."""
+    site.open()
+    record = site.save(b"second")
+    dynamodb.reset_requests()
+    now = site.clock.tick(LEASE - 1)
+    assert site.renew() == site.held() == replace(record, agreed_at=now)
+    assert site.held().dirty
+    assert dynamodb.requests() == {"BatchGetItem": 1}
+
+
 def test_a_new_session_is_written_at_its_first_renewal(site):
-    site.hot.add(new_record(ID, b"new", NOW + LIFETIME, NOW))
+    site.new()
     assert site.renew() == site.held()
     assert not site.held().dirty
-    assert site.payload_stored() == b"new"
+    assert site.payload_stored() == b"first"
 
 
+@pytest.mark.parametrize("due", [False, True])
 @pytest.mark.parametrize("dirty", [False, True])
-@pytest.mark.parametrize("how", ["revoked", "gone"])
-def test_a_session_that_was_ended_elsewhere_is_over(site, other, sent, dirty, how):
-    site.open()
+@pytest.mark.parametrize("how", ["revoked", "revoked, but the item came back", "gone"])
+def test_a_session_that_was_ended_elsewhere_is_over(site, other, sent, dirty, due, how):
+    """Also one that is changed in every lease, and so is never only read."""
+    opened = site.open()
     if dirty:
         site.save(b"second")
-    if how == "revoked":
-        other.logout()
+    if how == "gone":
+        delete(site)
     else:
-        site.table.delete_expired(ID, NOW + 2 * LIFETIME)
+        other.logout()
+    if "came back" in how:
+        bring_back(site, opened)
+    site.clock.tick(LEASE if due else 1)
     assert site.renew() is None
     assert site.hot.get(ID).state is State.TOMBSTONE
     assert site.counts("ended") == [1]
     assert sent == [("session_ended", {"id": ID[:8]})]
+
+
+def test_a_new_session_that_was_ended_elsewhere_is_over(site):
+    site.new()
+    site.cold.revoke(ID, int(NOW) + LIFETIME)
+    assert site.renew() is None
+    assert site.hot.get(ID).state is State.TOMBSTONE
 
 
 def test_a_clean_session_that_has_expired_is_over(site):
@@ -510,19 +590,16 @@ def test_a_clean_session_that_has_expired_is_over(site):
     assert site.hot.get(ID).state is State.TOMBSTONE
 
 
-def test_a_dirty_session_that_was_revoked_is_over_although_its_item_came_back(site, other):
-    """The last writer of a global table wins, so that a write may undo the delete of a logout.
-
-    The revocation stands; were it only seen by who reads, a session that is changed in every
-    lease would never end at this site.
-    """
+def test_a_session_that_went_on_while_its_copy_expired_goes_on(site):
     site.open()
-    item = site.save_through(b"second")
-    site.save(b"third")
-    other.logout()
-    site.write(replace(item, base=0))  # replicates after the logout
-    assert site.renew() is None
-    assert site.hot.get(ID).state is State.TOMBSTONE
+    answer = site.hot.get(ID)
+    site.clock.now = NOW + LIFETIME - 10
+    went_on = answer.record.changed(b"went on", NOW + 2 * LIFETIME, site.clock.now)
+    assert site.hot.swap(went_on, answer.token)
+    delete(site)
+    site.clock.tick(20)
+    assert site.renew() == site.held()
+    assert site.payload_stored() == b"went on"
 
 
 def test_what_another_site_changed_takes_the_place_of_a_clean_session(site, other, sent):
@@ -530,35 +607,48 @@ def test_what_another_site_changed_takes_the_place_of_a_clean_session(site, othe
     other.refill()
     theirs = other.save_through(b"west")
     now = site.clock.tick()
-    assert site.renew() == site.held() == theirs.agreed(now)
+    renewed = site.renew()
+    assert renewed == site.held() == reborn(theirs.agreed(now), renewed)
     assert site.counts("restored", "conflicts") == [1, 0]
     assert sent == [("session_restored", {"id": ID[:8]})]
 
 
-def test_of_two_sites_changes_the_later_stands_theirs(site, other, sent):
+@pytest.mark.parametrize("ours", [1, 3])
+@pytest.mark.parametrize("theirs", [1, 3])
+def test_of_two_sites_changes_the_later_stands_theirs(site, other, sent, ours, theirs):
+    """Whoever saved more often has the higher number, which means nothing."""
     site.open()
     other.refill()
-    site.save(b"east")
-    theirs = other.save_through(b"west")
-    now = site.clock.tick()
-    assert site.renew() == site.held() == theirs.agreed(now)
+    for _ in range(ours):
+        site.save(b"east")
+    for _ in range(theirs):
+        last = other.save_through(b"west")
+    site.clock.tick(LEASE)
+    renewed = site.renew()
+    assert renewed == site.held()
+    assert renewed.same_as(last)
+    assert not renewed.dirty
     assert site.payload_stored() == b"west"
     assert site.counts("conflicts") == [1]
     assert ("session_conflict", {"id": ID[:8], "kept": "theirs"}) in sent
 
 
-@pytest.mark.parametrize("versions", [1, 3])
-def test_of_two_sites_changes_the_later_stands_ours(site, other, sent, stored, caplog, versions):
+@pytest.mark.parametrize("ours", [1, 3])
+@pytest.mark.parametrize("theirs", [1, 3])
+def test_of_two_sites_changes_the_later_stands_ours(
+    site, other, sent, stored, caplog, ours, theirs
+):
     site.open()
     other.refill()
-    for _ in range(versions):
+    for _ in range(theirs):
         other.save_through(b"west")
-    ours = site.save(b"east")
-    site.clock.tick()
+    for _ in range(ours):
+        last = site.save(b"east")
+    site.clock.tick(LEASE)
     renewed = site.renew()
     assert renewed == site.held()
-    assert (renewed.payload, renewed.dirty, renewed.modified) == (b"east", False, ours.modified)
-    assert renewed.version == renewed.base == stored().version == 1 + versions + 1
+    assert (renewed.payload, renewed.dirty, renewed.modified) == (b"east", False, last.modified)
+    assert renewed.version == renewed.base == stored().version > max(1 + theirs, 1 + ours)
     assert site.payload_stored() == b"east"
     assert site.counts("conflicts") == [1]
     assert sent == [("session_conflict", {"id": ID[:8], "kept": "ours"})]
@@ -569,10 +659,11 @@ def test_of_two_sites_changes_the_later_stands_ours(site, other, sent, stored, c
 def test_after_a_conflict_the_other_site_follows(site, other):
     site.open()
     other.refill()
-    other.save_through(b"west")
+    west = other.save_through(b"west")
+    other.reconciler.note(west, other.clock.now)
     site.save(b"east")
+    site.clock.tick(LEASE)
     site.renew()
-    other.reconciler.note(other.held(), other.clock.tick())
     assert other.renew().payload == b"east"
     assert other.counts("conflicts") == [0]
 
@@ -580,10 +671,9 @@ def test_after_a_conflict_the_other_site_follows(site, other):
 def test_a_region_that_went_back_to_an_older_version_gets_ours_again(site, stored):
     """A lost region's writes may be missing where another one acknowledged them."""
     opened = site.open()
-    site.save(b"second")
-    site.renew()
-    site.table.delete_expired(ID, NOW + 2 * LIFETIME)
-    site.write(replace(opened, base=0))
+    second = site.save_through(b"second")
+    site.reconciler.note(second, site.clock.now)
+    bring_back(site, opened)
     assert stored().version == 1
     now = site.clock.tick()
     renewed = site.renew()
@@ -593,16 +683,29 @@ def test_a_region_that_went_back_to_an_older_version_gets_ours_again(site, store
     assert site.counts("conflicts") == [0]
 
 
+def test_a_region_that_went_back_gets_ours_again_also_where_another_site_had_written_it(
+    site, other, stored
+):
+    opened = site.open()
+    other.refill()
+    other.save_through(b"west")
+    assert site.renew().payload == b"west"
+    bring_back(site, opened)
+    site.clock.tick()
+    assert site.renew().payload == b"west"
+    assert stored().version == 2
+    assert not site.held().dirty
+    assert site.counts("conflicts") == [0]
+
+
 def test_a_change_of_another_site_counts_although_its_number_is_lower(site, other):
     """East counted up to 4 in its own region; then west's, based on 1, won in replication."""
     opened = site.open()
     for payload in [b"second", b"third", b"fourth"]:
-        site.save_through(payload)
-        site.reconciler.note(site.held(), site.clock.now)
-    other.hot.add(opened)
+        site.reconciler.note(site.save_through(payload), site.clock.now)
+    other.hot.add(opened.reborn())
     theirs = other.save(b"west")
-    site.table.delete_expired(ID, NOW + 2 * LIFETIME)
-    other.write(replace(theirs, base=0))
+    bring_back(other, theirs)
     site.clock.tick()
     assert not site.held().dirty
     assert site.renew().payload == b"west"
@@ -626,9 +729,20 @@ def test_an_outage_of_dynamodb_leaves_the_entry_as_it_is(site, dynamodb):
         site.renew()
     assert site.held() == opened
     dirty = site.save(b"second")
+    site.clock.tick(LEASE)
     with pytest.raises(ColdUnavailable):
         site.renew()
     assert site.held() == dirty
+
+
+def test_an_outage_of_a_region_ends_no_session_that_another_one_lacks(site, monkeypatch):
+    opened = site.open()
+    delete(site)
+    read = site.cold.read
+    monkeypatch.setattr(site.cold, "read", lambda id: replace(read(id), complete=False))
+    with pytest.raises(ColdUnavailable):
+        site.renew()
+    assert site.held() == opened
 
 
 @pytest.mark.parametrize("dirty", [False, True])
@@ -648,6 +762,7 @@ def test_what_cannot_be_trusted_leaves_the_entry_as_it_is(site, other, spoil, di
 def test_a_hot_tier_that_fails_during_a_renewal_does_not_spoil_it(site, between):
     site.open()
     site.save(b"second")
+    site.clock.tick(LEASE)
     between(site.cold, "put_over", after=site.go_down)
     assert site.renew().payload == b"second"
     assert site.payload_stored() == b"second"
@@ -656,6 +771,7 @@ def test_a_hot_tier_that_fails_during_a_renewal_does_not_spoil_it(site, between)
 def test_without_compare_and_swap_a_request_renews_as_well(plain):
     plain.open()
     plain.save(b"second")
+    plain.clock.tick(LEASE)
     assert plain.renew() == plain.held()
     assert not plain.held().dirty
     assert plain.payload_stored() == b"second"
@@ -664,122 +780,126 @@ def test_without_compare_and_swap_a_request_renews_as_well(plain):
 # --- Renewing, while something else happens ---------------------------------------------------
 
 
-def test_a_save_before_the_write_is_kept_and_knows_what_was_written(site, between):
+@pytest.fixture
+def due(site):
+    """A site with a change that a renewal writes."""
     site.open()
     site.save(b"second")
-    between(site.cold, "put_over", before=lambda: site.save(b"third"))
-    started = site.clock.now
-    site.renew()
-    held = site.held()
+    site.clock.tick(LEASE)
+    return site
+
+
+def test_a_save_before_the_write_is_kept_and_knows_what_was_written(due, between):
+    started = due.clock.now
+    between(due.cold, "put_over", before=lambda: due.save(b"third"))
+    due.renew()
+    held = due.held()
     assert (held.payload, held.version, held.base) == (b"third", 3, 2)
     assert held.dirty
     assert held.agreed_at == started
 
 
-def test_a_save_between_write_and_note_is_kept_and_knows_what_was_written(site, between):
-    site.open()
-    site.save(b"second")
-    started = site.clock.now
-    between(site.cold, "put_over", after=lambda: site.save(b"third"))
-    site.renew()
-    held = site.held()
-    assert (held.payload, held.version, held.base, held.base_expires) == (
-        b"third",
-        3,
-        2,
-        NOW + LIFETIME,
-    )
+def test_a_save_between_write_and_note_is_kept_and_knows_what_was_written(due, between):
+    started = due.clock.now
+    between(due.cold, "put_over", after=lambda: due.save(b"third"))
+    due.renew()
+    held = due.held()
+    assert (held.payload, held.version, held.base) == (b"third", 3, 2)
+    assert held.base_expires == NOW + LIFETIME
     assert held.agreed_at == held.dirty_since == started
-    assert site.renew().payload == b"third"
-    assert site.counts("conflicts") == [0]
+    due.clock.tick(LEASE)
+    assert due.renew().payload == b"third"
+    assert due.payload_stored() == b"third"
+    assert due.counts("conflicts") == [0]
 
 
-def test_a_save_between_read_and_note_of_a_clean_session_is_kept(site, between):
+@pytest.mark.parametrize("dirty", [False, True])
+def test_a_save_between_read_and_note_is_kept(site, between, dirty):
     site.open()
-    between(site.cold, "read", after=lambda: site.save(b"second"))
+    if dirty:
+        site.save(b"second")
+    between(site.cold, "read", after=lambda: site.save(b"third"))
     site.renew()
-    assert site.held().payload == b"second"
+    assert site.held().payload == b"third"
     assert site.held().dirty
 
 
-def test_a_save_that_was_written_through_meanwhile_is_no_conflict(site, between, sent, stored):
+def test_a_save_that_was_written_through_meanwhile_is_no_conflict(due, between, sent, stored):
     """It was this hot tier that ordered both."""
-    site.open()
-    site.save(b"second")
-    between(site.cold, "put_over", before=lambda: site.save_through(b"third"))
-    site.renew()
-    assert site.held().payload == b"third"
+    between(due.cold, "put_over", before=lambda: due.save_through(b"third"))
+    due.renew()
+    assert due.held().payload == b"third"
     assert stored().version == 3
-    assert site.counts("conflicts", "restored") == [0, 0]
+    assert due.counts("conflicts", "restored") == [0, 0]
     assert sent == []
 
 
-def test_a_save_that_was_written_through_during_a_read_was_not_restored(site, between, sent):
+@pytest.mark.parametrize("dirty", [False, True])
+def test_a_save_that_was_written_through_before_the_read_was_not_restored(
+    site, between, sent, dirty
+):
     site.open()
-    between(site.cold, "read", before=lambda: site.save_through(b"second"))
+    if dirty:
+        site.save(b"second")
+    between(site.cold, "read", before=lambda: site.save_through(b"third"))
     site.renew()
-    assert site.held().payload == b"second"
+    assert site.held().payload == site.payload_stored() == b"third"
     assert site.counts("conflicts", "restored") == [0, 0]
     assert sent == []
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("method", ["put_over", "read"])
-def test_a_logout_meanwhile_is_final(site, between, moment, method):
-    site.open()
-    if method == "put_over":
-        site.save(b"second")
-    between(site.cold, method, **{moment: site.logout})
-    site.renew()
-    assert site.hot.get(ID).state is State.TOMBSTONE
-    assert site.payload_stored() is None
+def test_a_logout_meanwhile_is_final(due, between, stored, moment, method):
+    between(due.cold, method, **{moment: due.logout})
+    due.renew()
+    assert due.hot.get(ID).state is State.TOMBSTONE
+    assert stored() is None
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_logout_during_the_first_write_of_a_session_is_final(site, between, moment):
-    site.hot.add(new_record(ID, b"new", NOW + LIFETIME, NOW))
+    site.new()
     between(site.cold, "put_new", **{moment: site.logout})
     site.renew()
     assert site.hot.get(ID).state is State.TOMBSTONE
-    assert site.payload_stored() is None
+    with pytest.raises(SessionEnded):
+        site.reconciler.read(ID)
 
 
-def test_a_logout_during_a_conflict_is_final(site, other, between):
+@pytest.fixture
+def conflict(site, other):
+    """A site that has a later change than another one has written."""
     site.open()
     other.refill()
     other.save_through(b"west")
     site.save(b"east")
-    between(site.hot, "swap", before=site.logout)
+    site.clock.tick(LEASE)
+    return site
+
+
+def test_a_logout_during_a_conflict_is_final(conflict, between, stored):
+    between(conflict.hot, "swap", before=conflict.logout)
     with pytest.raises(ColdUnavailable):
-        site.renew()
-    assert site.hot.get(ID).state is State.TOMBSTONE
-    assert site.payload_stored() is None
+        conflict.renew()
+    assert conflict.hot.get(ID).state is State.TOMBSTONE
+    assert stored() is None
 
 
-def test_a_save_during_a_conflict_goes_first(site, other, between):
-    site.open()
-    other.refill()
-    other.save_through(b"west")
-    site.save(b"east")
-    between(site.hot, "swap", before=lambda: site.save(b"east again"))
+def test_a_save_during_a_conflict_goes_first(conflict, between):
+    between(conflict.hot, "swap", before=lambda: conflict.save(b"east again"))
     with pytest.raises(ColdUnavailable):
-        site.renew()
-    assert site.payload_stored() == b"west"
-    assert site.renew().payload == b"east again"
-    assert site.payload_stored() == b"east again"
+        conflict.renew()
+    assert conflict.payload_stored() == b"west"
+    assert conflict.renew().payload == b"east again"
+    assert conflict.payload_stored() == b"east again"
 
 
-def test_a_change_of_another_site_during_a_conflict_is_looked_at_again(site, other, between):
-    site.open()
-    other.refill()
-    other.save_through(b"west")
-    ours = site.save(b"east")
-    between(site.hot, "swap", after=lambda: other.save_through(b"west again"))
-    renewed = site.renew()
-    assert renewed.payload == site.payload_stored() == b"west again"
-    assert renewed.modified > ours.modified
-    site.clock.tick()
-    assert site.renew().payload == b"west again"
+def test_a_change_of_another_site_during_a_conflict_is_looked_at_again(conflict, other, between):
+    between(conflict.hot, "swap", after=lambda: other.save_through(b"west again"))
+    assert conflict.renew().payload == b"west again"
+    conflict.clock.tick(LEASE)
+    assert conflict.renew().payload == conflict.payload_stored() == b"west again"
 
 
 # --- Sessions that are too large --------------------------------------------------------------
@@ -788,7 +908,7 @@ def test_a_change_of_another_site_during_a_conflict_is_looked_at_again(site, oth
 def test_a_session_too_large_for_dynamodb_is_kept_and_gets_a_new_lease(site):
     site.open()
     record = site.save(incompressible(MAX_ITEM_BYTES))
-    now = site.clock.tick()
+    now = site.clock.tick(LEASE)
     assert site.renew() == site.held() == replace(record, agreed_at=now)
     assert site.held().dirty
 
@@ -797,12 +917,13 @@ def test_a_session_too_large_for_dynamodb_that_is_over_is_over(site, other):
     site.open()
     site.save(incompressible(MAX_ITEM_BYTES))
     other.logout()
+    site.clock.tick(LEASE)
     assert site.renew() is None
     assert site.hot.get(ID).state is State.TOMBSTONE
 
 
 def test_a_new_session_too_large_for_dynamodb_is_not_missed_there(site):
-    site.hot.add(new_record(ID, incompressible(MAX_ITEM_BYTES), NOW + LIFETIME, NOW))
+    site.new(incompressible(MAX_ITEM_BYTES))
     now = site.clock.tick()
     assert site.renew().agreed_at == site.held().agreed_at == now
 
@@ -810,7 +931,7 @@ def test_a_new_session_too_large_for_dynamodb_is_not_missed_there(site):
 def test_a_pending_change_too_large_for_dynamodb_is_left_to_the_hot_tier(site, stored):
     site.open()
     record = site.save(incompressible(MAX_ITEM_BYTES))
-    site.reconciler.flush(pending(record))
+    site.reconciler.flush(Pending(record))
     assert stored().version == 1
     assert site.held().payload == record.payload
 
@@ -818,11 +939,15 @@ def test_a_pending_change_too_large_for_dynamodb_is_left_to_the_hot_tier(site, s
 # --- Flushing what is pending -----------------------------------------------------------------
 
 
+def joined(base, ours, theirs):
+    return b"%b|%b|%b" % (base, ours, theirs), NOW + LIFETIME + 7
+
+
 def test_a_pending_change_is_written_and_noted(site):
     site.open()
     record = site.save(b"second")
     started = site.clock.tick()
-    site.reconciler.flush(pending(record))
+    site.reconciler.flush(Pending(record))
     assert site.payload_stored() == b"second"
     assert site.held() == record.agreed(started)
 
@@ -831,7 +956,7 @@ def test_a_later_change_in_the_hot_tier_is_written_instead(site):
     site.open()
     record = site.save(b"second")
     site.save(b"third")
-    site.reconciler.flush(pending(record))
+    site.reconciler.flush(Pending(record))
     assert site.payload_stored() == b"third"
     assert not site.held().dirty
 
@@ -842,36 +967,55 @@ def test_what_another_process_has_written_is_not_written_again(site, dynamodb, l
     record = site.save(b"second")
     if later:
         site.save(b"third")
+    site.clock.tick(LEASE)
     site.renew()
     dynamodb.reset_requests()
-    site.reconciler.flush(pending(record))
+    site.reconciler.flush(Pending(record))
     assert not dynamodb.requests()
 
 
-def test_a_change_of_a_session_that_has_ended_is_not_written(site, dynamodb):
+def test_a_change_of_a_session_that_has_ended_is_not_written(site, dynamodb, stored):
     site.open()
     record = site.save(b"second")
     site.logout()
     dynamodb.reset_requests()
-    site.reconciler.flush(pending(record))
+    site.reconciler.flush(Pending(record))
     assert not dynamodb.requests()
-    assert site.payload_stored() is None
+    assert stored() is None
 
 
 def test_a_change_of_a_session_that_was_ended_elsewhere_ends_it_here(site, other, sent):
     site.open()
     record = site.save(b"second")
     other.logout()
-    site.reconciler.flush(pending(record))
+    site.reconciler.flush(Pending(record))
     assert site.hot.get(ID).state is State.TOMBSTONE
     assert sent == [("session_ended", {"id": ID[:8]})]
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_a_write_that_asks_nobody_begins_no_new_lease(site, other, new):
+    """Only a read sees the revocation of a session whose item came back, or was never there."""
+    if new:
+        record = site.new()
+        site.cold.revoke(ID, int(NOW) + LIFETIME)
+    else:
+        opened = site.open()
+        record = site.save(b"second")
+        other.logout()
+        bring_back(site, opened)
+    began = site.held().agreed_at
+    site.clock.tick(LEASE - 10)
+    site.reconciler.flush(Pending(record))
+    answer = site.hot.get(ID)
+    assert answer.state is State.TOMBSTONE or answer.record.agreed_at == began
 
 
 def test_a_change_that_was_evicted_is_written_and_not_put_back(site):
     site.open()
     record = site.save(b"second")
     site.lose()
-    site.reconciler.flush(pending(record))
+    site.reconciler.flush(Pending(record))
     assert site.payload_stored() == b"second"
     assert site.hot.get(ID).state is State.MISS
 
@@ -880,7 +1024,7 @@ def test_a_pending_change_is_written_while_the_hot_tier_is_down(site):
     site.open()
     record = site.save(b"second")
     site.go_down()
-    site.reconciler.flush(pending(record))
+    site.reconciler.flush(Pending(record))
     assert site.payload_stored() == b"second"
 
 
@@ -888,7 +1032,7 @@ def test_a_pending_change_is_written_where_the_hot_entry_is_spoilt(site):
     site.open()
     record = site.save(b"second")
     site.cache.set(f"session:{ID}", b"spoilt")
-    site.reconciler.flush(pending(record))
+    site.reconciler.flush(Pending(record))
     assert site.payload_stored() == b"second"
     assert site.hot.get(ID).state is State.UNREADABLE
 
@@ -898,9 +1042,9 @@ def test_a_pending_change_outlives_an_outage_of_dynamodb(site, dynamodb):
     record = site.save(b"second")
     dynamodb.fail("*", "ThrottlingException", times=None)
     with pytest.raises(ColdUnavailable):
-        site.reconciler.flush(pending(record))
+        site.reconciler.flush(Pending(record))
     dynamodb.heal()
-    site.reconciler.flush(pending(record))
+    site.reconciler.flush(Pending(record))
     assert site.payload_stored() == b"second"
 
 
@@ -911,99 +1055,97 @@ def test_a_change_that_the_hot_tier_forgot_is_put_back_there(site):
     site.refill()
     assert site.held().payload == b"first"
     started = site.clock.tick()
-    site.reconciler.flush(pending(record))
+    site.reconciler.flush(Pending(record))
     assert site.payload_stored() == b"second"
-    assert site.held() == record.agreed(started)
+    held = site.held()
+    assert held == reborn(record.agreed(started), held)
     assert site.counts("conflicts", "merged") == [0, 0]
 
 
-def joined(base, ours, theirs):
-    return b"%b|%b|%b" % (base, ours, theirs)
-
-
-def test_what_was_changed_since_the_hot_tier_forgot_is_merged(site):
+@pytest.mark.parametrize("saves", [1, 2, 3])
+def test_what_the_hot_tier_forgot_is_merged_with_what_was_changed_since(site, sent, saves):
+    """However often either of them was saved, neither is lost, and whoever comes second merges."""
     site.open()
     site.save(b"second")
-    ours = site.save(b"third")
-    site.lose()
-    site.refill()
-    site.save(b"theirs")
-    site.reconciler.flush(pending(ours, b"first", joined))
-    assert site.payload_stored() == site.held().payload == b"first|third|theirs"
-    assert site.held().version > ours.version
-    assert not site.held().dirty
-    assert site.counts("merged", "conflicts") == [1, 0]
-
-
-def test_what_another_site_changed_since_the_hot_tier_forgot_is_merged(site, other):
-    site.open()
-    other.refill()
-    site.save(b"second")
-    ours = site.save(b"third")
-    other.save_through(b"west")
-    site.lose()
-    site.refill()
-    site.reconciler.flush(pending(ours, b"first", joined))
-    assert site.payload_stored() == site.held().payload == b"first|third|west"
-
-
-def test_what_was_changed_since_the_hot_tier_forgot_stands_where_nothing_merges(site, sent):
-    site.open()
-    site.save(b"second")
-    ours = site.save(b"third")
-    site.lose()
-    site.refill()
-    site.save(b"theirs")
-    site.reconciler.flush(pending(ours))
-    assert site.payload_stored() == site.held().payload == b"theirs"
-    assert site.held().version > ours.version
-    assert sent == [("session_conflict", {"id": ID[:8], "kept": "theirs"})]
-
-
-def test_an_earlier_change_of_another_site_does_not_vanish_unseen(site, other):
-    """Later ``modified`` wins, but somebody must be able to know."""
-    site.open()
-    other.refill()
-    site.save(b"second")
-    other.save_through(b"west")
-    ours = site.save(b"third")
-    site.lose()
-    site.refill()
-    assert site.held().payload == b"west"
-    site.reconciler.flush(pending(ours))
-    assert site.payload_stored() == b"third"
-    assert site.counts("conflicts") == [1]
-
-
-def test_another_change_of_the_same_number_does_not_vanish_unseen(site):
-    site.open()
     ours = site.save(b"ours")
     site.lose()
     site.refill()
-    theirs = site.save(b"theirs")
-    assert ours.version == theirs.version
-    site.reconciler.flush(pending(ours, b"first", joined))
-    [conflicts, merged] = site.counts("conflicts", "merged")
-    assert conflicts or merged
+    for _ in range(saves):
+        theirs = site.save(b"theirs")
+    site.reconciler.flush(Pending(ours, b"first", joined))
+    assert site.payload_stored() == b"ours"
+    assert site.held().payload == b"theirs"
+    site.reconciler.flush(Pending(theirs, b"first", joined))
+    assert site.payload_stored() == site.held().payload == b"first|theirs|ours"
+    assert site.held().expires == NOW + LIFETIME + 7
+    assert not site.held().dirty
+    assert sent == [("session_conflict", {"id": ID[:8], "kept": "merged"})]
+
+
+@pytest.mark.parametrize("saves", [1, 2, 3])
+def test_what_was_changed_since_the_hot_tier_forgot_is_merged_the_other_way_round(site, saves):
+    site.open()
+    site.save(b"second")
+    ours = site.save(b"ours")
+    site.lose()
+    site.refill()
+    for _ in range(saves):
+        theirs = site.save(b"theirs")
+    site.reconciler.flush(Pending(theirs, b"first", joined))
+    assert site.payload_stored() == site.held().payload == b"theirs"
+    site.reconciler.flush(Pending(ours, b"first", joined))
     assert site.payload_stored() == site.held().payload == b"first|ours|theirs"
+    assert not site.held().dirty
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_another_site_changed_is_merged_with_a_pending_change(site, other, lost):
+    site.open()
+    other.refill()
+    site.save(b"second")
+    ours = site.save(b"ours")
+    other.save_through(b"west")
+    if lost:
+        site.lose()
+        site.refill()
+    site.reconciler.flush(Pending(ours, b"first", joined))
+    assert site.payload_stored() == site.held().payload == b"first|ours|west"
+    assert site.counts("conflicts") == [1]
+
+
+@pytest.mark.parametrize("ours_is_later", [False, True])
+def test_where_nothing_merges_the_later_change_stands(site, other, sent, ours_is_later):
+    site.open()
+    other.refill()
+    ours = site.save(b"ours")
+    other.save_through(b"west")
+    if ours_is_later:
+        ours = site.save(b"ours")
+    site.reconciler.flush(Pending(ours))
+    assert site.payload_stored() == (b"ours" if ours_is_later else b"west")
+    assert site.held().payload == site.payload_stored()
+    kept = "ours" if ours_is_later else "theirs"
+    assert ("session_conflict", {"id": ID[:8], "kept": kept}) in sent
 
 
 def test_the_background_thread_does_not_write_a_cache_without_compare_and_swap(plain):
     plain.open()
     record = plain.save(b"second")
-    plain.reconciler.flush(pending(record))
+    plain.reconciler.flush(Pending(record))
     assert plain.payload_stored() == b"second"
     assert plain.held() == record
     assert plain.reconciler.refreshed(plain.held()) == record.agreed(plain.clock.now)
 
 
-def test_a_save_before_a_flush_writes_is_no_conflict(site, between, sent, stored):
+@pytest.mark.parametrize("through", [False, True])
+def test_a_save_before_a_flush_writes_is_no_conflict(site, between, sent, through):
     site.open()
     record = site.save(b"second")
-    between(site.cold, "put_over", before=lambda: site.save_through(b"third"))
-    site.reconciler.flush(pending(record))
+    save = site.save_through if through else site.save
+    between(site.cold, "put_over", before=lambda: save(b"third"))
+    site.reconciler.flush(Pending(record))
     assert site.held().payload == b"third"
-    assert stored().version == 3
+    assert site.payload_stored() == (b"third" if through else b"second")
     assert site.counts("conflicts", "restored") == [0, 0]
     assert sent == []
 
@@ -1012,15 +1154,15 @@ def test_a_save_before_a_flush_writes_is_no_conflict(site, between, sent, stored
 @pytest.mark.parametrize("new", [False, True])
 def test_a_logout_during_a_flush_is_final(site, between, moment, new):
     if new:
-        record = new_record(ID, b"new", NOW + LIFETIME, NOW)
-        site.hot.add(record)
+        record = site.new()
     else:
         site.open()
         record = site.save(b"second")
     between(site.cold, "put_new" if new else "put_over", **{moment: site.logout})
-    site.reconciler.flush(pending(record))
+    site.reconciler.flush(Pending(record))
     assert site.hot.get(ID).state is State.TOMBSTONE
-    assert site.payload_stored() is None
+    with pytest.raises(SessionEnded):
+        site.reconciler.read(ID)
 
 
 # --- Noting what was written ------------------------------------------------------------------
@@ -1055,19 +1197,21 @@ def test_a_write_that_is_noted_late_changes_nothing(site):
 def test_a_write_that_the_hot_tier_does_not_have_is_put_there(site):
     """It was made in DynamoDB alone, while the hot tier was down."""
     opened = site.open()
-    alone = opened.changed(b"alone", NOW + LIFETIME, site.clock.tick())
-    site.reconciler.write(alone, "")
-    site.reconciler.note(alone, site.clock.now)
-    assert site.held() == alone.agreed(site.clock.now)
+    record = opened.changed(b"alone", NOW + LIFETIME, site.clock.tick())
+    alone(site, record)
+    site.reconciler.note(record, site.clock.now)
+    assert site.held().payload == b"alone"
+    assert not site.held().dirty
 
 
-def test_a_write_alone_does_not_undo_a_later_change_in_the_hot_tier(site):
+def test_a_write_alone_does_not_undo_another_change_in_the_hot_tier(site):
     opened = site.open()
-    alone = opened.changed(b"alone", NOW + LIFETIME, site.clock.tick())
-    site.reconciler.write(alone, "")
-    later = site.save(b"later")
-    site.reconciler.note(alone, site.clock.now)
-    assert site.held() == later
+    record = opened.changed(b"alone", NOW + LIFETIME, site.clock.tick()).reborn()
+    alone(site, record)
+    for payload in [b"later", b"later still"]:
+        later = site.save(payload)
+        site.reconciler.note(record, site.clock.now)
+        assert site.held() == later
 
 
 @pytest.mark.parametrize("gone", ["logged out", "evicted"])
@@ -1144,6 +1288,11 @@ def test_what_another_process_knows_of_a_later_write_is_not_forgotten(unnoted):
 def test_what_could_not_be_noted_tells_nothing_of_an_earlier_version(unnoted):
     earlier = replace(unnoted.held(), version=1, base=1)
     assert unnoted.reconciler.refreshed(earlier) is earlier
+
+
+def test_what_could_not_be_noted_tells_nothing_of_another_life_of_the_entry(unnoted):
+    another = replace(unnoted.held(), version=9, modified=NOW + 99).reborn()
+    assert unnoted.reconciler.refreshed(another) is another
 
 
 def test_what_could_not_be_noted_tells_nothing_of_another_session(unnoted):

@@ -13,7 +13,6 @@ from django_dynamo_failover.exceptions import FailoverError, Unreadable
 from django_dynamo_failover.keys import Keyring, storage_id
 from django_dynamo_failover.record import (
     MAX_PAYLOAD_BYTES,
-    ColdAnswer,
     Record,
     decode_cold,
     decode_hot,
@@ -31,6 +30,7 @@ OTHER_ID = storage_id("another")
 RECORD = Record(
     id=ID,
     payload=b"payload",
+    lineage=b"lineage.",
     version=7,
     base=5,
     base_expires=int(NOW) + 50,
@@ -40,12 +40,15 @@ RECORD = Record(
     expires=int(NOW) + 100,
 )
 
+ITEM = encode_cold(RECORD, KEYRING, ordered=True)
+
 seconds = st.floats(0, 1e10)
 numbers = st.integers(0, 2**63 - 1)
 records = st.builds(
     Record,
     id=st.just(ID),
     payload=st.binary(max_size=300),
+    lineage=st.binary(min_size=8, max_size=8),
     version=numbers,
     base=numbers,
     base_expires=st.integers(-(2**63), 2**63 - 1),
@@ -110,26 +113,95 @@ def test_a_record_ahead_of_a_written_one_is_dirty_since_that_write():
 @pytest.mark.parametrize(("theirs", "version"), [(3, 8), (7, 8), (9, 10)])
 def test_a_record_on_top_of_another_sites_follows_both(theirs, version):
     other = dataclasses.replace(RECORD, version=theirs, expires=RECORD.expires + 5)
-    on_top = RECORD.on_top_of(other, b"merged", NOW)
-    assert on_top == dataclasses.replace(
+    assert RECORD.on_top_of(other, b"merged", NOW + 50.5, NOW) == dataclasses.replace(
         RECORD,
         payload=b"merged",
         version=version,
         base=theirs,
         base_expires=other.expires,
         agreed_at=NOW,
-        expires=other.expires,
+        expires=math.ceil(NOW + 50.5),
     )
 
 
-def test_the_later_expiry_of_two_sites_stands():
-    shorter = dataclasses.replace(RECORD, expires=RECORD.expires - 5)
-    assert RECORD.on_top_of(shorter, b"", NOW).expires == RECORD.expires
-    assert shorter.on_top_of(RECORD, b"", NOW).expires == RECORD.expires
+def test_a_record_on_top_of_another_is_as_late_as_the_later_of_them():
+    """Else the next site to compare would take it for the earlier change."""
+    later = dataclasses.replace(RECORD, modified=RECORD.modified + 1)
+    assert RECORD.on_top_of(later, b"", NOW, NOW).modified == later.modified
+    assert later.on_top_of(RECORD, b"", NOW, NOW).modified == later.modified
 
 
 def test_a_clean_record_that_goes_on_top_of_another_becomes_dirty():
-    assert RECORD.agreed(NOW).on_top_of(RECORD, b"", NOW + 1).dirty_since == NOW + 1
+    assert RECORD.agreed(NOW).on_top_of(RECORD, b"", NOW, NOW + 1).dirty_since == NOW + 1
+
+
+def test_the_repr_of_a_record_shows_nothing_of_the_session():
+    assert "payload" not in repr(RECORD)
+    assert "payload" not in repr(encode_cold(RECORD, KEYRING, ordered=True))
+
+
+# --- Lineages: what includes what -------------------------------------------------------------
+
+LATER = RECORD.changed(b"later", RECORD.expires, NOW)
+OTHER_LIFE = dataclasses.replace(RECORD, lineage=b"another.", modified=RECORD.modified + 1)
+
+
+def test_each_life_of_an_entry_has_a_lineage_of_its_own():
+    lineages = {new_record(ID, b"", NOW, NOW).lineage for _ in range(100)}
+    lineages |= {RECORD.reborn().lineage for _ in range(100)}
+    lineages |= {decode_cold(ITEM, KEYRING, NOW).lineage for _ in range(100)}
+    assert len(lineages) == 300
+
+
+def test_a_rebirth_changes_nothing_else():
+    reborn = RECORD.reborn()
+    assert reborn == dataclasses.replace(RECORD, lineage=reborn.lineage)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "included"),
+    [
+        (RECORD, RECORD, True),
+        (LATER, RECORD, True),
+        (RECORD, LATER, False),
+        (RECORD.reborn(), RECORD, True),  # the same version, whatever its life
+        (LATER.reborn(), RECORD, False),  # a later number of another life proves nothing
+        (OTHER_LIFE, RECORD, False),  # nor does the same number
+    ],
+)
+def test_a_version_includes_itself_and_the_earlier_ones_of_its_lineage(one, other, included):
+    assert one.includes(other) == included
+
+
+def test_the_same_version_is_the_same_number_and_the_same_change():
+    assert RECORD.same_as(RECORD.reborn().agreed(NOW))
+    assert not RECORD.same_as(LATER)
+    assert not RECORD.same_as(OTHER_LIFE)
+
+
+def test_an_entry_learns_that_its_own_version_was_written():
+    assert RECORD.knowing(RECORD, NOW) == RECORD.agreed(NOW)
+    assert RECORD.reborn().knowing(RECORD, NOW).dirty_since == 0
+
+
+def test_an_entry_learns_that_an_earlier_version_of_its_lineage_was_written():
+    assert LATER.knowing(RECORD, NOW) == LATER.ahead_of(RECORD, NOW)
+
+
+def test_an_entry_that_knows_of_a_later_write_learns_nothing():
+    agreed = LATER.agreed(NOW)
+    assert agreed.knowing(RECORD, NOW + 1) is agreed
+    assert agreed.knowing(LATER, NOW + 1) is agreed
+
+
+def test_an_entry_that_lacks_what_was_written_gives_way_to_it():
+    known = RECORD.reborn().knowing(LATER, NOW)
+    assert known == dataclasses.replace(LATER.agreed(NOW), lineage=known.lineage)
+    assert known.lineage not in (RECORD.lineage, LATER.lineage)
+
+
+def test_an_entry_that_was_changed_since_without_what_was_written_stays():
+    assert OTHER_LIFE.knowing(RECORD, NOW) is OTHER_LIFE
 
 
 # --- Hot entries ------------------------------------------------------------------------------
@@ -199,18 +271,23 @@ def test_a_hot_entry_of_a_later_release_is_refused():
 @settings(deadline=None)
 @given(records)
 def test_a_cold_item_is_read_as_a_clean_record(record):
-    item = encode_cold(record, "here", KEYRING)
-    assert decode_cold(item, KEYRING, NOW) == record.agreed(NOW)
+    item = encode_cold(record, KEYRING, ordered=True)
+    found = decode_cold(item, KEYRING, NOW)
+    assert found == dataclasses.replace(record.agreed(NOW), lineage=found.lineage)
 
 
 def test_a_cold_item_says_openly_what_conditions_and_ttl_need():
-    item = encode_cold(RECORD, "here", KEYRING)
-    assert (item.id, item.site, item.version) == (ID, "here", 7)
+    item = encode_cold(RECORD, KEYRING, ordered=True)
+    assert (item.id, item.site, item.version) == (ID, RECORD.lineage.hex(), 7)
     assert (item.expires, item.modified) == (RECORD.expires, RECORD.modified)
 
 
+def test_a_cold_item_that_no_hot_tier_ordered_is_of_no_lineage():
+    assert encode_cold(RECORD, KEYRING, ordered=False).site == ""
+
+
 def test_each_write_has_a_nonce_of_its_own():
-    nonces = {encode_cold(RECORD, "", KEYRING).nonce for _ in range(100)}
+    nonces = {encode_cold(RECORD, KEYRING, ordered=True).nonce for _ in range(100)}
     assert len(nonces) == 100
     assert "" not in nonces
 
@@ -219,14 +296,14 @@ def test_each_write_has_a_nonce_of_its_own():
     ("payload", "shrinks"), [(b"x" * 1000, True), (random.Random(1).randbytes(1000), False)]
 )
 def test_a_cold_item_is_compressed_when_that_is_smaller(payload, shrinks):
-    item = encode_cold(dataclasses.replace(RECORD, payload=payload), "", KEYRING)
+    item = encode_cold(dataclasses.replace(RECORD, payload=payload), KEYRING, ordered=True)
     assert (len(item.data) < len(payload)) == shrinks
     assert len(item.data) <= len(payload) + 17
 
 
 @pytest.mark.parametrize("payload", [b"abc", b"x" * 1000])
 def test_a_cold_item_with_any_bit_of_its_data_flipped_is_refused(payload):
-    item = encode_cold(dataclasses.replace(RECORD, payload=payload), "", KEYRING)
+    item = encode_cold(dataclasses.replace(RECORD, payload=payload), KEYRING, ordered=True)
     for bit in range(len(item.data) * 8):
         with pytest.raises(Unreadable):
             decode_cold(dataclasses.replace(item, data=flip(item.data, bit)), KEYRING, NOW)
@@ -244,30 +321,30 @@ def test_a_cold_item_with_any_bit_of_its_data_flipped_is_refused(payload):
         {"modified": RECORD.modified + 1},
         {"modified": math.inf},
         {"data": b""},
-        {"data": encode_cold(RECORD, "", KEYRING).data[:16]},
+        {"data": encode_cold(RECORD, KEYRING, ordered=True).data[:16]},
     ],
 )
 def test_a_cold_item_with_any_of_its_numbers_changed_is_refused(change):
-    item = encode_cold(RECORD, "", KEYRING)
+    item = encode_cold(RECORD, KEYRING, ordered=True)
     with pytest.raises(Unreadable):
         decode_cold(dataclasses.replace(item, **change), KEYRING, NOW)
 
 
 def test_a_cold_item_of_another_secret_is_refused_until_that_is_a_fallback():
-    item = encode_cold(RECORD, "", KEYRING)
+    item = encode_cold(RECORD, KEYRING, ordered=True)
     with pytest.raises(Unreadable):
         decode_cold(item, STRANGER, NOW)
     decode_cold(item, Keyring(["another secret", "secret"]), NOW)
 
 
 def test_a_hot_entry_is_no_cold_item():
-    item = encode_cold(RECORD, "", KEYRING)
+    item = encode_cold(RECORD, KEYRING, ordered=True)
     with pytest.raises(Unreadable):
         decode_cold(dataclasses.replace(item, data=encode_hot(RECORD, KEYRING)), KEYRING, NOW)
 
 
 def test_a_cold_item_of_a_later_release_is_refused():
-    item = encode_cold(RECORD, "", KEYRING)
+    item = encode_cold(RECORD, KEYRING, ordered=True)
     numbers = record_module._COLD.pack(item.version, item.expires, item.modified)
     body = bytes([99]) + item.data[17:]
     forged = dataclasses.replace(item, data=KEYRING.sign_cold(ID, numbers + body) + body)
@@ -280,7 +357,7 @@ def test_what_can_be_written_to_dynamodb_can_be_read_back(excess):
     """zlib makes 400 KB of 400 MB: a payload that inflating would refuse must not be written."""
     record = dataclasses.replace(RECORD, payload=b"x" * (MAX_PAYLOAD_BYTES + excess))
     try:
-        item = encode_cold(record, "", KEYRING)
+        item = encode_cold(record, KEYRING, ordered=True)
     except FailoverError:
         assert excess
     else:
@@ -288,27 +365,7 @@ def test_what_can_be_written_to_dynamodb_can_be_read_back(excess):
 
 
 def test_inflating_stops_at_the_limit(monkeypatch):
-    item = encode_cold(dataclasses.replace(RECORD, payload=b"x" * 100_000), "", KEYRING)
+    item = encode_cold(dataclasses.replace(RECORD, payload=b"x" * 100_000), KEYRING, ordered=True)
     monkeypatch.setattr(record_module, "MAX_PAYLOAD_BYTES", 50_000)
     with pytest.raises(Unreadable, match="limit"):
         decode_cold(item, KEYRING, NOW)
-
-
-# --- What DynamoDB said -----------------------------------------------------------------------
-
-ITEM = encode_cold(RECORD, "", KEYRING)
-
-
-def test_an_item_is_alive_until_it_expires():
-    answer = ColdAnswer(ITEM, revoked=False)
-    assert answer.alive(ITEM.expires - 0.1) is ITEM
-    assert answer.alive(ITEM.expires) is None
-    assert answer.alive(ITEM.expires + 0.1) is None
-
-
-def test_a_revoked_session_is_over_whatever_item_there_is():
-    assert ColdAnswer(ITEM, revoked=True).alive(NOW) is None
-
-
-def test_a_session_without_an_item_is_over():
-    assert ColdAnswer(None, revoked=False).alive(NOW) is None

@@ -81,13 +81,13 @@ def fail():
 
 def test_a_job_runs_when_it_is_due_and_once(inline, clock, ran):
     inline.put("a", 5, lambda: ran.append("a"))
-    inline.run_due()
+    inline.run_due(1)
     clock.now += 4.9
-    inline.run_due()
+    inline.run_due(1)
     assert ran == []
     clock.now += 0.1
-    inline.run_due()
-    inline.run_due()
+    inline.run_due(1)
+    inline.run_due(1)
     assert ran == ["a"]
 
 
@@ -95,7 +95,7 @@ def test_jobs_run_in_the_order_in_which_they_are_due(inline, clock, ran):
     for key, delay in [("c", 3), ("a", 1), ("d", 3), ("b", 2)]:
         inline.put(key, delay, lambda key=key: ran.append(key))
     clock.now += 3
-    inline.run_due()
+    inline.run_due(1)
     assert ran == ["a", "b", "c", "d"]
 
 
@@ -107,7 +107,7 @@ def test_a_job_that_is_put_again_runs_once_and_at_the_earlier_time(
     inline.put("a", second, lambda: ran.append(clock.now))
     for _ in range(10):
         clock.now += 1
-        inline.run_due()
+        inline.run_due(1)
     assert ran == [NOW + 5]
 
 
@@ -121,7 +121,7 @@ def test_a_job_runs_again_after_as_long_as_it_says(inline, clock, ran):
     inline.put("a", 1, job)
     for _ in range(20):
         clock.now += 1
-        inline.run_due()
+        inline.run_due(1)
     assert ran == [NOW + 1, NOW + 3, NOW + 6]
 
 
@@ -130,7 +130,7 @@ def test_a_job_that_is_cancelled_does_not_run(inline, ran):
     inline.put("b", 0, lambda: ran.append("b"))
     inline.cancel("a")
     inline.cancel("unknown")
-    inline.run_due()
+    inline.run_due(1)
     assert ran == ["b"]
 
 
@@ -139,19 +139,20 @@ def test_a_job_that_was_cancelled_can_be_put_anew_for_later(inline, clock, ran):
     inline.cancel("a")
     inline.put("a", 2, lambda: ran.append("second"))
     clock.now += 1.5
-    inline.run_due()
+    inline.run_due(1)
     assert ran == []
     clock.now += 1
-    inline.run_due()
+    inline.run_due(1)
     assert ran == ["second"]
 
 
-def test_a_job_is_known_until_it_runs(inline, ran):
+def test_a_job_is_known_until_it_has_run(inline, ran):
     inline.put("a", 0, lambda: ran.append("a" in inline))
     assert "a" in inline
     assert "b" not in inline
-    inline.run_due()
-    assert ran == [False]
+    inline.run_due(1)
+    assert ran == [True]
+    assert "a" not in inline
     assert "a" not in inline
 
 
@@ -160,28 +161,37 @@ def test_hurry_makes_the_vital_jobs_due_and_no_others(inline, ran):
     inline.put("write", 100, lambda: ran.append("write"), vital=True)
     inline.put("write 2", 900, lambda: ran.append("write 2"), vital=True)
     inline.hurry()
-    inline.run_due()
+    inline.run_due(1)
     assert sorted(ran) == ["write", "write 2"]
     assert "poll" in inline
 
 
 def test_a_job_may_put_jobs(inline, ran):
     inline.put("a", 0, lambda: inline.put("b", 0, lambda: ran.append("b")))
-    inline.run_due()
+    inline.run_due(1)
     assert ran == ["b"]
 
 
 def test_a_job_that_raises_is_logged_and_stops_nothing(inline, ran, caplog):
     inline.put("a", 0, fail)
     inline.put("b", 0, lambda: ran.append("b"))
-    inline.run_due()
+    inline.run_due(1)
     assert ran == ["b"]
     [record] = caplog.records
     assert record.levelno == logging.ERROR
     assert record.exc_info[0] is ValueError
     inline.put("a", 0, lambda: ran.append("a"))  # nor does it block its key
-    inline.run_due()
+    inline.run_due(1)
     assert ran == ["b", "a"]
+
+
+def test_in_a_request_no_job_is_started_when_its_budget_is_spent(inline, clock, ran):
+    for key in "abcd":
+        inline.put(key, 0, lambda key=key: ran.append((key, clock.tick(0.02))))
+    inline.run_due(0.05)
+    assert len(ran) == 3
+    inline.run_due(0.05)
+    assert len(ran) == 4
 
 
 # --- Threads ----------------------------------------------------------------------------------
@@ -420,7 +430,7 @@ def test_after_a_drain_delays_are_what_they_say_again(inline, clock, ran):
     assert inline.drain(1) == 0
     inline.put("a", 900, lambda: ran.append("a"), vital=True)
     clock.now += 899
-    inline.run_due()
+    inline.run_due(1)
     assert ran == []
 
 

@@ -16,11 +16,11 @@ from django.core.cache.backends.locmem import LocMemCache
 from django_dynamo_failover import signals
 from django_dynamo_failover import writer as writer_module
 from django_dynamo_failover.cache import MemcachedCache
+from django_dynamo_failover.changes import Pending
 from django_dynamo_failover.cold import ColdTier
 from django_dynamo_failover.exceptions import ColdUnavailable, SessionUnreadable
 from django_dynamo_failover.hot import State
 from django_dynamo_failover.keys import storage_id
-from django_dynamo_failover.reconcile import Pending
 from django_dynamo_failover.writer import POLL_SECONDS, Writer
 
 from .configurations import eventually
@@ -99,7 +99,7 @@ def throttle(dynamodb):
 
 
 def joined(base, ours, theirs):
-    return b"%b|%b|%b" % (base, ours, theirs)
+    return b"%b|%b|%b" % (base, ours, theirs), NOW + LIFETIME
 
 
 # --- When a change is written -----------------------------------------------------------------
@@ -188,27 +188,46 @@ def test_a_change_that_comes_while_another_is_written_is_written_too(
     assert writer.pending_count == 0
 
 
-def test_what_several_saves_changed_is_merged_from_where_the_first_began(site, writer):
+@pytest.fixture
+def changed_elsewhere(site):
+    """A session of which DynamoDB holds "theirs", and of which two changes wait here."""
     site.open()
-    writer.write_later(Pending(site.save(b"second"), b"first", joined), 0)
-    writer.write_later(Pending(site.save(b"third"), b"second", joined), 0)
+    changes = [site.save(b"second"), site.save(b"third")]
     site.lose()
     site.refill()
-    site.save(b"theirs")
+    site.reconciler.note(site.save_through(b"theirs"), NOW)
+    return changes
+
+
+def test_what_several_saves_changed_is_merged_from_where_the_first_began(
+    site, writer, changed_elsewhere
+):
+    first, second = changed_elsewhere
+    writer.write_later(Pending(first, b"first", joined), 0)
+    writer.write_later(Pending(second, b"second", joined), 0)
     writer.run_due()
     assert site.payload_stored() == b"first|third|theirs"
     assert writer.pending_count == 0
 
 
-def test_a_change_that_can_be_merged_is_so_after_one_that_cannot(site, writer):
-    site.open()
-    writer.write_later(Pending(site.save(b"second")), 0)
-    writer.write_later(Pending(site.save(b"third"), b"second", joined), 0)
-    site.lose()
-    site.refill()
-    site.save(b"theirs")
+def test_a_change_that_can_be_merged_is_so_after_one_that_cannot(site, writer, changed_elsewhere):
+    first, second = changed_elsewhere
+    writer.write_later(Pending(first), 0)
+    writer.write_later(Pending(second, b"second", joined), 0)
     writer.run_due()
     assert site.payload_stored() == b"second|third|theirs"
+
+
+def test_a_change_of_another_life_of_the_entry_is_not_taken_for_a_later_one(site, writer):
+    """The hot tier forgot the first; a request then saved without it. Both must be written."""
+    site.open()
+    writer.write_later(Pending(site.save(b"ours"), b"first", joined), 0)
+    site.lose()
+    site.refill()
+    writer.write_later(Pending(site.save(b"theirs"), b"first", joined), 0)
+    writer.run_due()
+    assert b"ours" in site.payload_stored()
+    assert b"theirs" in site.payload_stored()
 
 
 def test_a_hurry_writes_at_once(site, writer):
@@ -282,6 +301,33 @@ def test_a_change_is_tried_again_until_dynamodb_is_back(site, writer, dynamodb, 
     writer.run_due()
     assert site.payload_stored() == b"second"
     assert writer.pending_count == 0
+
+
+def test_while_dynamodb_is_down_one_probe_is_enough(site, writer, dynamodb, clock, failed):
+    """Not one for each change, and the first that gets through is not left to a request."""
+    writer.start()
+    writer.run_due()
+    ids = [storage_id(f"{number}") for number in range(20)]
+    for id in ids:
+        site.open(b"first", id)
+        writer.write_later(Pending(site.save(b"second", id)), 0)
+    site.cold_breaker._threshold = 1
+    throttle(dynamodb)
+    dynamodb.reset_requests()
+    writer.run_due()
+    assert dynamodb.requests().total() == 1
+    for _ in range(20):
+        clock.tick(1)
+        writer.run_due()
+    assert dynamodb.requests().total() <= 6
+    assert writer.pending_count == 20
+    dynamodb.heal()
+    clock.tick(60)
+    while writer.pending_count:
+        writer.run_due()
+        clock.tick(0.1)
+    assert clock.now < NOW + 200
+    assert {site.payload_stored(id) for id in ids} == {b"second"}
 
 
 def test_a_change_that_comes_in_an_outage_does_not_put_the_next_attempt_off(
@@ -405,7 +451,7 @@ def test_the_hot_tier_is_watched_through_outages(site, writer, clock):
 def test_the_hot_tier_is_watched_whatever_somebody_plants_in_it(memcached, site, writer, clock):
     writer.start()
     writer.run_due()
-    memcached.set(":1:session-site-token", b"not a pickle", flags=1)
+    memcached.set(":1:session-site-token:0", b"not a pickle", flags=1)
     for _ in range(3):
         clock.tick(POLL_SECONDS)
         writer.run_due()
@@ -472,7 +518,7 @@ def renewing(site, clock):
         now=clock,
         monotonic=clock,
     )
-    writer.work = writer._jobs.run_due
+    writer.work = lambda: writer._jobs.run_due(1)
     return writer
 
 
@@ -528,7 +574,7 @@ def test_without_compare_and_swap_no_lease_is_renewed_early(request, site, clock
     )
     dynamodb.reset_requests()
     renewing.renew_later(ID)
-    renewing._jobs.run_due()
+    renewing._jobs.run_due(1)
     assert not dynamodb.requests()
 
 
@@ -544,7 +590,21 @@ def test_a_logout_reaches_dynamodb_as_soon_as_that_answers(site, writer, dynamod
     assert site.payload_stored() == b"first"
     clock.tick(1)
     writer.run_due()
-    assert site.payload_stored() is None
+    assert site.table.read(ID, time.monotonic() + WAIT).revoked
+    assert not writer.is_revoked(ID)
+
+
+def test_a_logout_is_told_until_every_region_has_heard_of_it(site, writer, clock, monkeypatch):
+    answers = [False, False, True]
+    monkeypatch.setattr(site.cold, "revoke", lambda id, expires: answers.pop(0))
+    writer.revoke_later(ID, int(NOW) + LIFETIME)
+    for left in [2, 1]:
+        clock.tick(1)
+        writer.run_due()
+        assert len(answers) == left
+        assert writer.is_revoked(ID)
+    clock.tick(1)
+    writer.run_due()
     assert not writer.is_revoked(ID)
 
 
@@ -559,14 +619,14 @@ def test_a_logout_is_known_also_while_dynamodb_is_being_told(site, make_writer, 
     def slow(id, expires):
         asked.set()
         assert go.wait(WAIT)
-        revoke(id, expires)
+        return revoke(id, expires)
 
     monkeypatch.setattr(site.cold, "revoke", slow)
     writer.revoke_later(ID, int(NOW) + LIFETIME)
     assert asked.wait(WAIT)
     known = writer.is_revoked(ID)
     go.set()
-    eventually(lambda: site.payload_stored() is None)
+    eventually(lambda: not writer.is_revoked(ID))
     assert known
 
 
