@@ -41,7 +41,7 @@ class Pending:
 class Change:
     """What one request changed, ready to be put onto what others saved meanwhile."""
 
-    def __init__(self, draft: Draft, held: Held | None, merge: Merge, metrics: Metrics) -> None:
+    def __init__(self, draft: Draft, held: Held, merge: Merge, metrics: Metrics) -> None:
         self.draft = draft
         self.held = held
         self._merge = merge
@@ -49,8 +49,6 @@ class Change:
 
     def pending(self, record: Record) -> Pending:
         """Return what the writer is to hold of a version that has our changes."""
-        if self.held is None:
-            return Pending(record)
         return Pending(record, self.held.record.payload, self._merge)
 
     def onto(self, theirs: Record, ours: Record | None = None) -> tuple[bytes, float]:
@@ -61,7 +59,7 @@ class Change:
         payload, expires = (
             (ours.payload, ours.expires) if ours else (self.draft.payload, self.draft.expires)
         )
-        if self.held is None or theirs.same_as(self.held.record):
+        if theirs.same_as(self.held.record):
             return payload, expires
         loaded = self.held.record
         if theirs.version < loaded.version or (theirs.version == loaded.version and loaded.dirty):

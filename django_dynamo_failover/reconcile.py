@@ -178,7 +178,8 @@ class Reconciler:
                 return None
             return self._write_back(record, token)
         if found.same_as(record):
-            return self._settle(record, token, started)
+            return self._settle(record.agreed(started), token, started)
+        record = replace(record, agreed_at=started)
         if found.version == record.base and record.dirty:
             if started < record.dirty_since + self._lease:
                 return self._keep(record, token)  # it is written when it is due
@@ -234,7 +235,9 @@ class Reconciler:
         """Return what is to stand of two versions that do not include each other."""
         if pending is not None and pending.merge is not None:
             kept = "merged"
-            payload, expires = pending.merge(pending.loaded, ours.payload, theirs.payload)
+            # Where both changed the same key, the later change stands.
+            sides = sorted((ours, theirs), key=lambda side: side.modified, reverse=True)
+            payload, expires = pending.merge(pending.loaded, *(side.payload for side in sides))
             stands = ours.on_top_of(theirs, payload, expires, self._now())
         elif theirs.modified > ours.modified:
             kept, stands = "theirs", theirs
@@ -245,11 +248,11 @@ class Reconciler:
         return stands
 
     def _settle(self, record: Record, token: object, started: float) -> Record:
-        agreed = record.agreed(started)
-        if token is None or not self._swap(agreed, token):
+        written = record.written()
+        if token is None or not self._swap(written, token):
             with contextlib.suppress(HotUnavailable):
                 self.note(record, started)
-        return agreed
+        return written
 
     def note(self, written: Record, started: float) -> None:
         """Note in the hot tier that DynamoDB held ``written`` at ``started``.

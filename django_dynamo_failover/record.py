@@ -78,11 +78,16 @@ class Record:
         """Return the same version as the first of a new lineage: to be added to the hot tier."""
         return replace(self, lineage=_new_lineage())
 
+    def written(self) -> "Record":
+        """Return the same version, which DynamoDB holds by now.
+
+        That begins no new lease: a write is not told of a revocation.
+        """
+        return replace(self, base=self.version, base_expires=self.expires, dirty_since=0.0)
+
     def agreed(self, now: float) -> "Record":
-        """Return the same version, which DynamoDB holds as of ``now``."""
-        return replace(
-            self, base=self.version, base_expires=self.expires, agreed_at=now, dirty_since=0.0
-        )
+        """Return the same version, which DynamoDB was read to hold at ``now``: a new lease."""
+        return replace(self.written(), agreed_at=now)
 
     def ahead_of(self, written: "Record", since: float) -> "Record":
         """Return the same version, given that DynamoDB held an earlier one at ``since``."""
@@ -90,7 +95,7 @@ class Record:
             self,
             base=written.version,
             base_expires=written.expires,
-            agreed_at=since,
+            agreed_at=max(self.agreed_at, written.agreed_at),
             dirty_since=since,
         )
 
@@ -99,9 +104,11 @@ class Record:
         if self.includes(written):
             if self.base >= written.version:
                 return self
-            return self.agreed(since) if self.same_as(written) else self.ahead_of(written, since)
+            if not self.same_as(written):
+                return self.ahead_of(written, since)
+            return replace(self.written(), agreed_at=max(self.agreed_at, written.agreed_at))
         if self.modified <= written.modified:
-            return written.reborn().agreed(since)  # it was filled with an earlier version
+            return written.reborn().written()  # it was filled with an earlier version
         return self  # changed by somebody who lacked that version: its own write decides
 
     def on_top_of(self, theirs: "Record", payload: bytes, expires: float, now: float) -> "Record":

@@ -95,11 +95,11 @@ class Saver:
             self._writer.write_later(Pending(record), self._config.new_session_delay)
         return Held(record)
 
-    def save(self, id: str, draft: Draft, held: Held | None, merge: Merge) -> Held:
+    def save(self, id: str, draft: Draft, held: Held, merge: Merge) -> Held:
         """Store a new version of a session, merged with what others saved since ``held``.
 
-        Without ``held`` the draft replaces whatever there is. Returns what was stored. Raises
-        ``SessionEnded``, ``SessionUnavailable``, ``SessionTooLarge``.
+        Returns what was stored. Raises ``SessionEnded``, ``SessionUnavailable``,
+        ``SessionTooLarge``.
         """
         self._metrics.count("saves")
         change = Change(draft, held, merge, self._metrics)
@@ -123,11 +123,11 @@ class Saver:
         """Compare-and-swap until it holds; None if the hot tier has no entry to build on."""
         draft, held = change.draft, change.held
         payload, expires = draft.payload, draft.expires
-        current, token = (held.record, held.token) if held else (None, None)
+        current, token = held.record, held.token
         for attempt in range(_ATTEMPTS):
             if attempt > _PATIENCE:
                 time.sleep(random.uniform(0, 0.005))  # noqa: S311
-            if current is None or token is None:
+            if token is None:
                 answer = self._hot.get(id)
                 if answer.state is State.TOMBSTONE:
                     raise SessionEnded("it was deleted")
@@ -137,7 +137,7 @@ class Saver:
                     return None
                 current, token = answer.record, answer.token
                 payload, expires = change.onto(current)
-                if held and current.version < held.record.version:
+                if current.version < held.record.version:
                     current = held.record  # the entry is from before an outage
             current = self._reconciler.refreshed(current)
             record = current.changed(payload, expires, self._now())
@@ -223,7 +223,7 @@ class Saver:
         if verdict.outcome is not Outcome.WRITTEN:
             raise SessionExists("the id is taken")
         self._metrics.count("created")
-        return Held(record.agreed(self._now()))
+        return Held(record.written())
 
     def _save_in_cold(self, id: str, change: Change, error: Exception | None) -> Held:
         """Save what the hot tier has no entry for (evicted), or with ``error`` cannot take.
@@ -232,7 +232,7 @@ class Saver:
         """
         self._require_cold(error)
         current = self._latest(id, change.held)
-        if current is None or self._writer.is_revoked(id):
+        if self._writer.is_revoked(id):
             raise SessionEnded("DynamoDB says so")
         payload, expires = change.onto(current)
         record = current.changed(payload, expires, self._now())
@@ -248,27 +248,22 @@ class Saver:
             raise SessionUnavailable("lost every race")
         self._flights.forget(id)
         now = self._now()
-        agreed = record.agreed(now)
-        self._writer.settled(agreed)
+        written = record.written()
+        self._writer.settled(written)
         if not record.base:
             self._check_revoked(id)
         if error is None:
-            self._fill(agreed, now)
+            self._fill(written, now)
         elif isinstance(error, HotUnavailable):
-            self._writer.note_later(agreed, now)  # when it answers again: it has an older one
-        return Held(agreed)
+            self._writer.note_later(written, now)  # when it answers again: it has an older one
+        return Held(written)
 
-    def _latest(self, id: str, held: Held | None) -> Record | None:
-        """Return the latest version that this process knows of, or else DynamoDB."""
+    def _latest(self, id: str, held: Held) -> Record:
+        """Return the latest version that this process knows of."""
         pending = self._writer.pending(id)
-        if held and (pending is None or pending.version <= held.record.version):
+        if pending is None or pending.version <= held.record.version:
             return held.record
-        if pending is not None:
-            return pending
-        try:
-            return self._reconciler.read(id)
-        except ColdUnavailable as error:
-            raise SessionUnavailable(NO_ANSWER) from error
+        return pending
 
     def _require_cold(self, error: Exception | None) -> None:
         if self._cold.exists:

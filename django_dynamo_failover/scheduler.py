@@ -62,6 +62,7 @@ class Scheduler:
             due = self._clock() + (min(delay, _DRAIN_RETRY) if self._draining else delay)
             known = self._jobs.get(key)
             if known is not None and known.due <= due:
+                known.action = action
                 return
             job = _Job(due, next(self._numbers), key, action, vital)
             self._jobs[key] = job

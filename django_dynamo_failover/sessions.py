@@ -102,30 +102,35 @@ class SessionStore(SessionBase):
             self.create()
             return
         run = runtime.current()
-        through = self._through(data)
-        loaded_through = {} if must_create else self._loaded_through
-        # Cleared without a look at it: what it had of these keys is gone with the rest.
-        replaces_all = self._held is None and not must_create
-        draft = Draft(
-            payload=run.codec.dumps(data, self.session_key, self.serializer()),
-            expires=time.time() + self.get_expiry_age(expiry=data.get("_session_expiry")),
-            through=self._cycling or through != loaded_through or replaces_all,
-        )
         with self._noting_failure():
-            try:
-                if must_create:
-                    fresh = self._fresh_key == self.session_key
-                    held = run.store.create(id, draft, fresh=fresh)
-                else:
-                    merging = partial(_merge, run.codec, self.session_key, self.serializer())
-                    held = run.store.save(id, draft, self._held, merging)
-            except SessionExists:
-                raise CreateError from None
-            except SessionEnded:
-                raise UpdateError from None
+            if not must_create and (self._held is None or self._held.record.id != id):
+                # Cleared without a look at it: what there is decides what is changed.
+                held = run.store.load(id)
+                if held is None:
+                    raise UpdateError
+                self._remember(held, self._loads(held))
+            through = {} if must_create else self._loaded_through
+            draft = Draft(
+                payload=run.codec.dumps(data, self.session_key, self.serializer()),
+                expires=time.time() + self.get_expiry_age(expiry=data.get("_session_expiry")),
+                through=self._cycling or self._through(data) != through,
+            )
+            held = self._store(id, draft, must_create=must_create)
             if held.record.payload != draft.payload:
                 self._session_cache = data = self._loads(held)
         self._remember(held, data)
+
+    def _store(self, id: str, draft: Draft, *, must_create: bool) -> Held:
+        run = runtime.current()
+        try:
+            if must_create or self._held is None:
+                return run.store.create(id, draft, fresh=self._fresh_key == self.session_key)
+            merging = partial(_merge, run.codec, self.session_key or "", self.serializer())
+            return run.store.save(id, draft, self._held, merging)
+        except SessionExists:
+            raise CreateError from None
+        except SessionEnded:
+            raise UpdateError from None
 
     def exists(self, session_key: str | None) -> bool:
         """Tell whether a session is alive. Raises ``SessionUnavailable``."""

@@ -77,11 +77,11 @@ class TieredStore:
             raise SessionExists("the id is taken")
         return self._saver.create(id, draft)
 
-    def save(self, id: str, draft: Draft, held: Held | None, merge: Merge) -> Held:
+    def save(self, id: str, draft: Draft, held: Held, merge: Merge) -> Held:
         """Store a new version of a session, merged with what others saved since ``held``.
 
-        Without ``held`` the draft replaces whatever there is. Returns what was stored. Raises
-        ``SessionEnded``, ``SessionUnavailable``, ``SessionTooLarge``.
+        Returns what was stored. Raises ``SessionEnded``, ``SessionUnavailable``,
+        ``SessionTooLarge``.
         """
         try:
             return self._saver.save(id, draft, held, merge)

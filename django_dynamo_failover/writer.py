@@ -100,14 +100,23 @@ class Writer:
         with self._lock:
             earlier = self._pending.get(record.id)
             if earlier is not None:
+                if earlier.record.includes(record):
+                    return  # two saves of this process have overtaken each other
                 self._pending_bytes -= _size(earlier)
-                if earlier.merge is not None:
+                if not record.includes(earlier.record):
+                    self._write_apart(earlier)
+                elif earlier.merge is not None:
                     pending = replace(earlier, record=record)
             self._pending[record.id] = pending
             self._pending_bytes += _size(pending)
             if self._pending_bytes > MAX_PENDING_BYTES:
                 delay = 0.0
             self._jobs.put(("write", record.id), delay, partial(self._write, record.id), vital=True)
+
+    def _write_apart(self, pending: Pending) -> None:
+        # The hot tier had lost this one before the next was made: neither has the other's change.
+        key = ("write", pending.record.id, pending.record.lineage)
+        self._jobs.put(key, 0.0, partial(self._bring, pending), vital=True)
 
     def note_later(self, written: Record, started: float) -> None:
         """Note in the hot tier that DynamoDB held ``written`` at ``started``."""
@@ -128,7 +137,7 @@ class Writer:
 
     def bury_later(self, id: str, expires: int) -> None:
         """Put a tombstone as soon as the hot tier answers: it may still hold the session."""
-        self._jobs.put(("bury", id), _RETRY_SECONDS, partial(self._bury, id, expires), vital=True)
+        self._jobs.put(("bury", id), _RETRY_SECONDS, partial(self._bury, id, expires))
 
     def forget(self, id: str) -> None:
         """Drop what is pending of a session that has ended."""
@@ -178,6 +187,12 @@ class Writer:
         pending = self._pending.get(id)
         if pending is None:
             return None
+        again = self._bring(pending)
+        if again is None:
+            self.settled(pending.record)
+        return again
+
+    def _bring(self, pending: Pending) -> float | None:
         if self._cold.is_down:
             return _RETRY_SECONDS
         try:
@@ -186,10 +201,9 @@ class Writer:
             pass  # logged; a retry would read the same, and the hot tier still has the session
         except (ColdUnavailable, HotUnavailable) as error:
             signals.cold_write_failed.send_robust(
-                sender=type(self), id=label(id), error=type(error).__name__
+                sender=type(self), id=label(pending.record.id), error=type(error).__name__
             )
             return _RETRY_SECONDS
-        self.settled(pending.record)
         return None
 
     def _forget(self, id: str) -> None:

@@ -161,6 +161,15 @@ class TestConcurrency:
         other.save()
         assert site.data(session.session_key) == {"a": 2, **LOGIN}
 
+    def test_two_logins_that_raced_are_never_mixed(self, site):
+        session = site.new(a=1)
+        one, other = site.session(session.session_key), site.session(session.session_key)
+        one.update(LOGIN)
+        other.update({"_auth_user_id": "8", "_auth_user_hash": "ba5"})
+        site.save_durably(one)
+        site.save_durably(other)
+        assert site.data(session.session_key) == {"a": 1, **LOGIN}
+
     def test_changes_of_many_threads_are_all_kept(self, site):
         if not site.expected.is_atomic or site.expected.asynchronous:
             return  # get-then-set keeps them one after the other, as above

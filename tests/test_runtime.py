@@ -7,6 +7,7 @@ import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -316,7 +317,7 @@ def test_at_the_end_of_the_process_what_is_pending_is_written(site):
 
 
 def test_a_hot_tier_that_goes_down_is_announced_and_what_is_pending_written(
-    make_engine, start, dynamodb, table, heard
+    make_engine, start, dynamodb, table, heard, caplog
 ):
     server = start(Memcached)
     engine = make_engine(
@@ -327,10 +328,30 @@ def test_a_hot_tier_that_goes_down_is_announced_and_what_is_pending_written(
     server.kill()
     assert engine.store(key)["a"] == 1
     assert heard == [("tier_down", "hot")]
+    assert "hot: does not answer." in caplog.text
     eventually(lambda: list(engine.items()) == [storage_id(key)])
     server.start()
     eventually(lambda: engine.store(key).exists(key) and ("tier_up", "hot") in heard)
     assert heard == [("tier_down", "hot"), ("tier_up", "hot")]
+
+
+@pytest.mark.parametrize("dead", [0, 1])
+def test_any_server_of_the_hot_tier_that_goes_down_is_announced(
+    make_engine, start, memcached, dynamodb, table, heard, dead
+):
+    addresses = [memcached.address, memcached.address]
+    addresses[dead] = f"127.0.0.1:{free_port()}"
+    backend = "django_dynamo_failover.cache.MemcachedCache"
+    engine = make_engine(
+        memcached,
+        dynamodb,
+        cache={"BACKEND": backend, "LOCATION": addresses},
+        table=table,
+        BOTO_SESSION=BOTO_SESSION,
+    )
+    keys = [save(engine, a=1) for _ in range(20)]  # some of which belong to the dead server
+    assert heard == [("tier_down", "hot")]
+    assert all(engine.store(key)["a"] == 1 for key in keys)
 
 
 def test_a_region_that_goes_down_is_announced_by_its_name(make_engine, memcached, table, heard):
@@ -435,6 +456,18 @@ def test_a_child_reads_the_sessions_of_its_parent(site):
 def test_a_child_starts_also_while_its_parent_does(site):
     with runtime._lock:
         assert in_child(lambda: runtime.current() is not None) is True
+
+
+def test_a_fork_that_calls_no_hooks_is_noticed_by_its_pid(site, monkeypatch):
+    """As uWSGI forks."""
+    parents = runtime.current()
+    key = save(site, a=1)
+    monkeypatch.setattr(runtime, "_current", replace(parents, pid=parents.pid + 1))
+    own = runtime.current()
+    assert own.writer is not parents.writer
+    assert own.pid == os.getpid()
+    assert runtime.current() is own
+    assert site.store(key)["a"] == 1
 
 
 def test_a_child_that_ends_its_runtime_does_not_end_its_parents(site):

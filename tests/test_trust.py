@@ -194,7 +194,10 @@ class TestColdItem:
 def test_not_one_flipped_bit_is_accepted_in_either_tier():
     keyring, id = Keyring(["secret"]), "id"
     session = record.new_record(id, b'p{"card_number": 1}', 2_000_000_000, 1_700_000_000)
-    entry, item = record.encode_hot(session, keyring), record.encode_cold(session, keyring, ordered=False)
+    entry, item = (
+        record.encode_hot(session, keyring),
+        record.encode_cold(session, keyring, ordered=False),
+    )
     assert record.decode_hot(id, entry, keyring) == session
     assert record.decode_cold(item, keyring, 0).payload == session.payload
     for bit in range(8 * len(entry)):
