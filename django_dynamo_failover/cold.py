@@ -66,6 +66,11 @@ class ColdTier:
         for region in self._regions:
             region.table.warm()
 
+    def wait(self, timeout: float) -> None:
+        """Wait until no client is being made, ``timeout`` seconds for each region at most."""
+        for region in self._regions:
+            region.table.client.wait(timeout)
+
     def read(self, id: str) -> ColdAnswer:
         """Return what DynamoDB knows of a session.
 

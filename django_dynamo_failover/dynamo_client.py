@@ -4,7 +4,8 @@ Nothing else in the package imports boto3, and no import of this module does: it
 the thread that makes the client pays for it.
 """
 
-import concurrent.futures.thread  # noqa: F401  boto3 does, which fails once the process exits
+import concurrent.futures
+import concurrent.futures.thread
 import os
 import random
 import threading
@@ -104,6 +105,10 @@ class DynamoClient:
         A child that is forked while this imports boto3 could never import it.
         """
         self._own_maker().start()
+
+    def wait(self, timeout: float) -> None:
+        """Wait until the client that is being made, if one is, is there; before a fork."""
+        self._maker.wait(timeout)
 
     def call(
         self,
@@ -210,6 +215,11 @@ class _ClientMaker:
         except RuntimeError:  # no thread can start any more: the process is about to exit
             self._run(future)
         return future
+
+    def wait(self, timeout: float) -> None:
+        """Wait until nothing is being made in this process."""
+        if self._future is not None and self.pid == os.getpid():
+            concurrent.futures.wait([self._future], timeout)
 
     def _is_over(self, future: "Future[DynamoDBClient | FailoverError]") -> bool:
         return (

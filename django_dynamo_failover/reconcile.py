@@ -168,11 +168,11 @@ class Reconciler:
         self._metrics.count("renewed")
         started = self._now()
         try:
-            found = self.read(record.id, record if record.base else None)
+            found, item = self._look(record.id, record if record.base else None)
         except SessionEnded:
             self.end(record.id)
             return None
-        if found is None:
+        if found is None or item is None:
             if record.base and not self._outlived(record):
                 self.end(record.id)
                 return None
@@ -184,8 +184,12 @@ class Reconciler:
             if started < record.dirty_since + self._lease:
                 return self._keep(record, token)  # it is written when it is due
             return self._write_back(record, token)
-        if record.dirty or (found.version < record.version and found.modified <= record.modified):
-            # Another site moved on; or this region lacks what another one acknowledged.
+        if found.version > record.version and item.site == record.lineage.hex():
+            return found  # a save of this moment, which the hot tier has by now
+        if record.dirty:
+            return self._write_back(record, token)
+        if found.version < record.version and found.modified <= record.modified:
+            # This region lacks what another one acknowledged.
             return self._write_back(replace(record, base=found.version), token)
         return self._adopt(found, token)
 

@@ -35,6 +35,9 @@ from .writer import Writer
 
 logger = logging.getLogger(__name__)
 
+#: A fork waits so long for a client that is being made, in seconds.
+_LONGEST_IMPORT = 5.0
+
 _SETTINGS = {
     "DYNAMO_FAILOVER",
     "CACHES",
@@ -177,6 +180,12 @@ def _reset_on_setting(*, setting: str, **kwargs: Any) -> None:
         reset()
 
 
+def _wait_before_fork() -> None:
+    # A child that is forked while a thread imports boto3 inherits the lock of that import.
+    if _current is not None and _current.pid == os.getpid():
+        _current.cold.wait(_LONGEST_IMPORT)
+
+
 def _forget_after_fork() -> None:
     # Nothing is closed: threads, connections and pending changes are the parent's.
     global _current, _lock
@@ -185,5 +194,5 @@ def _forget_after_fork() -> None:
 
 
 setting_changed.connect(_reset_on_setting)
-os.register_at_fork(after_in_child=_forget_after_fork)
+os.register_at_fork(before=_wait_before_fork, after_in_child=_forget_after_fork)
 atexit.register(reset)

@@ -56,8 +56,8 @@ def test_failures_with_a_success_among_them_do_not_open_it(make):
     breaker = make(threshold=2)
     for _ in range(5):
         breaker.failure()
+        assert breaker.closed
         breaker.success()
-    assert breaker.closed
 
 
 def test_after_the_wait_one_call_goes_through_as_the_probe(make, clock):
@@ -132,6 +132,17 @@ def test_calls_from_before_it_opened_do_not_put_the_probe_off(make, clock):
     for _ in range(10):
         breaker.failure()
     clock.now += 1.1
+    assert breaker.allow()
+
+
+def test_calls_that_fail_after_the_probe_did_not_put_the_next_probe_off(make, clock):
+    breaker = make(first_wait=1.0)
+    breaker.failure()
+    clock.tick(1)
+    assert breaker.allow()
+    for _ in range(10):
+        breaker.failure()
+    clock.tick(2)
     assert breaker.allow()
 
 

@@ -41,7 +41,9 @@ def test_each_check_is_documented_and_no_other():
     ids = set()
     for module in (checks, conf):
         ids |= set(re.findall(r'"([EW]\d{3})"', Path(module.__file__).read_text()))
-    documented = re.findall(r"^``django_dynamo_failover\.([EW]\d{3})``$", page("checks"), re.M)
+    documented = re.findall(
+        r"^``django_dynamo_failover\.([EW]\d{3})``$", page("checks"), re.MULTILINE
+    )
     assert sorted(documented) == sorted(ids)
 
 

@@ -106,7 +106,7 @@ def test_a_record_that_agreed_is_clean_and_based_on_itself():
 def test_a_record_ahead_of_a_written_one_is_dirty_since_that_write():
     written = dataclasses.replace(RECORD, version=6, expires=RECORD.expires - 5)
     assert RECORD.ahead_of(written, NOW) == dataclasses.replace(
-        RECORD, base=6, base_expires=written.expires, agreed_at=NOW, dirty_since=NOW
+        RECORD, base=6, base_expires=written.expires, dirty_since=NOW
     )
 
 
@@ -180,7 +180,7 @@ def test_the_same_version_is_the_same_number_and_the_same_change():
 
 
 def test_an_entry_learns_that_its_own_version_was_written():
-    assert RECORD.knowing(RECORD, NOW) == RECORD.agreed(NOW)
+    assert RECORD.knowing(RECORD, NOW) == RECORD.written()
     assert RECORD.reborn().knowing(RECORD, NOW).dirty_since == 0
 
 
@@ -196,7 +196,7 @@ def test_an_entry_that_knows_of_a_later_write_learns_nothing():
 
 def test_an_entry_that_lacks_what_was_written_gives_way_to_it():
     known = RECORD.reborn().knowing(LATER, NOW)
-    assert known == dataclasses.replace(LATER.agreed(NOW), lineage=known.lineage)
+    assert known == dataclasses.replace(LATER.written(), lineage=known.lineage)
     assert known.lineage not in (RECORD.lineage, LATER.lineage)
 
 

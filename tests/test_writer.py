@@ -206,7 +206,7 @@ def test_what_several_saves_changed_is_merged_from_where_the_first_began(
     writer.write_later(Pending(first, b"first", joined), 0)
     writer.write_later(Pending(second, b"second", joined), 0)
     writer.run_due()
-    assert site.payload_stored() == b"first|third|theirs"
+    assert site.payload_stored() == b"first|theirs|third"
     assert writer.pending_count == 0
 
 
@@ -215,7 +215,7 @@ def test_a_change_that_can_be_merged_is_so_after_one_that_cannot(site, writer, c
     writer.write_later(Pending(first), 0)
     writer.write_later(Pending(second, b"second", joined), 0)
     writer.run_due()
-    assert site.payload_stored() == b"second|third|theirs"
+    assert site.payload_stored() == b"second|theirs|third"
 
 
 def test_a_change_of_another_life_of_the_entry_is_not_taken_for_a_later_one(site, writer):
@@ -479,7 +479,7 @@ def test_what_was_written_in_the_request_is_noted_later(site, writer):
     writer.note_later(record, NOW)
     assert writer.pending(ID) is None
     writer.run_due()
-    assert site.held() == record.agreed(NOW)
+    assert site.held() == record.written()
 
 
 def test_what_was_written_is_noted_when_the_hot_tier_is_back(site, writer, clock):
@@ -493,7 +493,7 @@ def test_what_was_written_is_noted_when_the_hot_tier_is_back(site, writer, clock
     site.come_back()
     clock.tick(30)
     writer.run_due()
-    assert site.held() == record.agreed(NOW)
+    assert site.held() == record.written()
 
 
 def test_of_two_writes_the_later_is_noted(site, writer):
