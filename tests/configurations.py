@@ -172,7 +172,10 @@ class Site:
     def data_elsewhere(self, session_key: str) -> dict[str, Any]:
         """What another process sees, which knows nothing of the pending changes of this one."""
         other = runtime.build(runtime.config())
-        held = other.store.load(storage_id(session_key))
+        try:
+            held = other.store.load(storage_id(session_key))
+        finally:
+            other.writer.close(0)
         assert held is not None, "the session is over"
         return other.codec.loads(held.record.payload, session_key, JSONSerializer())
 

@@ -1,4 +1,4 @@
-"""The documentation against the code: settings and defaults, check ids, commands, signals, README."""
+"""The documentation against the code: settings, check ids, commands, signals, the README."""
 
 import ast
 import dataclasses

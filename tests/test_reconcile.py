@@ -946,7 +946,7 @@ def joined(base, ours, theirs):
 def test_a_pending_change_is_written_and_noted(site):
     site.open()
     record = site.save(b"second")
-    started = site.clock.tick()
+    site.clock.tick()
     site.reconciler.flush(Pending(record))
     assert site.payload_stored() == b"second"
     assert site.held() == record.written()
@@ -1054,7 +1054,7 @@ def test_a_change_that_the_hot_tier_forgot_is_put_back_there(site):
     site.lose()
     site.refill()
     assert site.held().payload == b"first"
-    started = site.clock.tick()
+    site.clock.tick()
     site.reconciler.flush(Pending(record))
     assert site.payload_stored() == b"second"
     held = site.held()

@@ -29,12 +29,13 @@ def check_pin(pin: str, stored: str) -> bool:
 
 def seconds_locked(session: SessionBase) -> int:
     """Return for how many seconds this session may not try another PIN; 0 = it may."""
-    return max(0, round(session.get("pin_locked_until", 0) - time.time()))
+    locked_until: float = session.get("pin_locked_until", 0)
+    return max(0, round(locked_until - time.time()))
 
 
 def note_failure(session: SessionBase) -> int:
     """Count a wrong PIN and return the tries that are left; the last one locks the session."""
-    failures = session.get("pin_failures", 0) + 1
+    failures: int = session.get("pin_failures", 0) + 1
     if failures >= MAX_FAILURES:
         session["pin_locked_until"] = time.time() + LOCK_SECONDS
         failures = 0
