@@ -186,11 +186,11 @@ class Reconciler:
             return self._write_back(record, token)
         if found.version > record.version and item.site == record.lineage.hex():
             return found  # a save of this moment, which the hot tier has by now
-        if record.dirty:
-            return self._write_back(record, token)
-        if found.version < record.version and found.modified <= record.modified:
+        if found.version < record.base and found.modified <= record.modified:
             # This region lacks what another one acknowledged.
             return self._write_back(replace(record, base=found.version), token)
+        if record.dirty:
+            return self._write_back(record, token)
         return self._adopt(found, token)
 
     def flush(self, pending: Pending) -> None:

@@ -193,5 +193,6 @@ class Scheduler:
             with self._changed:
                 del self._running[job.key]
                 if again is not None and not self._closed:
-                    self.put(job.key, again, job.action, vital=job.vital)
+                    newer = self._jobs.get(job.key, job)
+                    self.put(job.key, again, newer.action, vital=newer.vital)
                 self._changed.notify_all()

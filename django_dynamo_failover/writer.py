@@ -100,10 +100,10 @@ class Writer:
         with self._lock:
             earlier = self._pending.get(record.id)
             if earlier is not None:
-                if earlier.record.includes(record):
-                    return  # two saves of this process have overtaken each other
                 self._pending_bytes -= _size(earlier)
-                if not record.includes(earlier.record):
+                if earlier.record.includes(record):
+                    pending = earlier  # two saves of this process have overtaken each other
+                elif not record.includes(earlier.record):
                     self._write_apart(earlier)
                 elif earlier.merge is not None:
                     pending = replace(earlier, record=record)

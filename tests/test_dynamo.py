@@ -759,4 +759,4 @@ def test_a_process_that_exits_can_still_write(dynamodb, table, warm):
         text=True,
         timeout=60,
     )
-    assert (done.stdout, done.stderr) == ("ColdAnswer(item=None, revoked=False)\n", "")
+    assert (done.stdout, done.stderr) == (f"{ColdAnswer(item=None, revoked=False)}\n", "")

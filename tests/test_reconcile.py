@@ -698,6 +698,18 @@ def test_a_region_that_went_back_gets_ours_again_also_where_another_site_had_wri
     assert site.counts("conflicts") == [0]
 
 
+def test_a_change_upon_what_a_region_has_lost_is_no_conflict(site, other):
+    opened = site.open()
+    other.refill()
+    other.save_through(b"west")
+    site.renew()
+    site.save(b"west, then east")
+    bring_back(site, opened)
+    site.clock.tick(LEASE)
+    assert site.renew().payload == site.payload_stored() == b"west, then east"
+    assert site.counts("conflicts") == [0]
+
+
 def test_a_change_of_another_site_counts_although_its_number_is_lower(site, other):
     """East counted up to 4 in its own region; then west's, based on 1, won in replication."""
     opened = site.open()

@@ -265,6 +265,16 @@ def test_a_hot_entry_of_a_later_release_is_refused():
         decode_hot(ID, KEYRING.sign_hot(ID, body) + body, KEYRING)
 
 
+def test_the_formats_in_both_tiers_do_not_change_their_numbers_between_releases():
+    """A new meaning needs a new number: entries and items of the release before are still there."""
+    noise = dataclasses.replace(RECORD, payload=random.Random(1).randbytes(100))
+    text = dataclasses.replace(RECORD, payload=b"x" * 100)
+    assert encode_hot(RECORD, KEYRING)[16] == 1
+    assert encode_tombstone(ID, KEYRING)[16] == 2
+    assert encode_cold(noise, KEYRING, ordered=True).data[16] == 1
+    assert encode_cold(text, KEYRING, ordered=True).data[16] == 2
+
+
 # --- Cold items -------------------------------------------------------------------------------
 
 
@@ -350,6 +360,16 @@ def test_a_cold_item_of_a_later_release_is_refused():
     forged = dataclasses.replace(item, data=KEYRING.sign_cold(ID, numbers + body) + body)
     with pytest.raises(Unreadable, match="unknown format"):
         decode_cold(forged, KEYRING, NOW)
+
+
+@pytest.mark.parametrize("spoil", [lambda packed: packed[:-1], lambda packed: b"no zlib"])
+def test_a_cold_item_that_was_signed_but_does_not_inflate_is_unreadable(spoil):
+    item = encode_cold(dataclasses.replace(RECORD, payload=b"x" * 100), KEYRING, ordered=True)
+    numbers = record_module._COLD.pack(item.version, item.expires, item.modified)
+    body = item.data[16:17] + spoil(item.data[17:])
+    spoilt = dataclasses.replace(item, data=KEYRING.sign_cold(ID, numbers + body) + body)
+    with pytest.raises(Unreadable):
+        decode_cold(spoilt, KEYRING, NOW)
 
 
 @pytest.mark.parametrize("excess", [0, 1])

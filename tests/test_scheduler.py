@@ -328,6 +328,34 @@ def test_a_running_job_cannot_be_cancelled_but_its_successor_can(make, ran):
     assert ran == []
 
 
+def test_a_job_that_wants_to_run_again_does_not_take_the_place_of_a_newer(inline, clock, ran):
+    """Else an old write is noted once more, and the new one never."""
+
+    def old():
+        ran.append("old")
+        inline.put("a", 0.5, lambda: ran.append("new"))
+        return 1.0
+
+    inline.put("a", 0, old)
+    inline.run_due(1)
+    clock.tick(0.5)
+    inline.run_due(1)
+    assert ran == ["old", "new"]
+    clock.tick(10)
+    inline.run_due(1)
+    assert ran == ["old", "new"]
+
+
+def test_of_two_jobs_of_a_key_the_newer_runs_at_the_earlier_time(inline, clock, ran):
+    inline.put("a", 1, lambda: ran.append("old"))
+    inline.put("a", 9, lambda: ran.append("new"))
+    clock.tick(1)
+    inline.run_due(1)
+    clock.tick(9)
+    inline.run_due(1)
+    assert ran == ["new"]
+
+
 def test_under_load_no_job_is_lost_and_none_runs_twice_at_once(make, busy):
     scheduler = make(4)
     keys, rounds = 5, 400

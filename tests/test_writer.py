@@ -166,6 +166,16 @@ def test_an_older_change_that_comes_late_does_not_take_the_place_of_a_newer(site
     assert site.payload_stored() == b"third"
 
 
+def test_an_older_change_that_comes_late_may_be_in_more_of_a_hurry(site, writer):
+    """It was to be in DynamoDB before the response, and could not."""
+    site.open()
+    login, cart = site.save(b"login"), site.save(b"login and cart")
+    writer.write_later(Pending(cart), 900)
+    writer.write_later(Pending(login), 0)
+    writer.run_due()
+    assert site.payload_stored() == b"login and cart"
+
+
 def test_a_change_that_comes_while_another_is_written_is_written_too(
     site, writer, monkeypatch, clock
 ):
