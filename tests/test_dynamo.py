@@ -431,6 +431,7 @@ def test_nothing_is_asked_after_the_deadline(dynamodb, sessions):
 def test_a_server_that_is_down_is_known_at_once(table_name):
     sessions = connect(f"http://127.0.0.1:{free_port()}", table_name)
     sessions.warm()
+    sessions.client.wait(10)
     started = time.monotonic()
     with pytest.raises(ColdUnavailable, match="BatchGetItem: EndpointConnectionError"):
         sessions.read(ID, soon())
