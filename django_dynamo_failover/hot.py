@@ -3,31 +3,26 @@
 Nothing here decides what a state means; ``store`` does. A failure is never disguised as a miss.
 """
 
-import contextlib
 import enum
 import logging
 import math
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from django.core.cache.backends.base import BaseCache
 
 from .breaker import Breaker
-from .exceptions import HotUnavailable, Unreadable, ValueTooLarge
+from .exceptions import HotUnavailable, Unreadable
+from .guarded import GuardedCache
 from .keys import Keyring, label
 from .metrics import Metrics
 from .record import Record, decode_hot, encode_hot, encode_tombstone
 
 logger = logging.getLogger(__name__)
 
-_T = TypeVar("_T")
-
 _PREFIX = "session:"
-_TOKEN_PREFIX = "session-site-token:"  # noqa: S105
-_TOKEN_LENGTH = 22
 
 #: Stands where a session is known to be too large for this cache: reads as a miss, but ``add``
 #: does not fill it.
@@ -53,16 +48,6 @@ class HotAnswer:
     token: Any = None
 
 
-class _Shard:
-    """What is known of one server of the cache. It fails, and loses its contents, by itself."""
-
-    def __init__(self, breaker: Breaker, token_key: str) -> None:
-        self.breaker = breaker
-        self.token_key = token_key
-        self.token: str | None = None
-        self.trusted_after = 0.0
-
-
 class HotTier:
     """Sessions in the cache that ``get_cache`` returns (one instance per thread, as in Django).
 
@@ -83,19 +68,17 @@ class HotTier:
         *,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._get_cache = get_cache
+        self._cache = GuardedCache(get_cache, metrics, make_breaker, now=now)
         self._keyring = keyring
         self._metrics = metrics
         self._now = now
-        cache = get_cache()
-        self.atomic = hasattr(cache, "gets") and hasattr(cache, "cas")
+        self.atomic = self._cache.swaps
         self._access: _CasAccess | _PlainAccess = _CasAccess() if self.atomic else _PlainAccess()
-        self._shards = [_Shard(make_breaker(), key) for key in _key_on_each_server(cache)]
 
     def get(self, id: str) -> HotAnswer:
         """Return what is held under an id, in one round trip. Raises ``HotUnavailable``."""
         try:
-            value, token = self._call(self._access.read, _PREFIX + id)
+            value, token = self._cache.call(self._access.read, _PREFIX + id)
             if value is None or value == _HOLE:
                 return _MISS
             record = decode_hot(id, value, self._keyring)
@@ -117,7 +100,7 @@ class HotTier:
         """
         entry = encode_hot(record, self._keyring)
         key = _PREFIX + record.id
-        return self._call(self._access.add, key, entry, self._timeout(record))
+        return self._cache.call(self._access.add, key, entry, self._timeout(record))
 
     def swap(self, record: Record, token: Any) -> bool:
         """Store a record in place of the entry that came with ``token``; tell whether it did.
@@ -126,7 +109,7 @@ class HotTier:
         """
         entry = encode_hot(record, self._keyring)
         key = _PREFIX + record.id
-        return self._call(self._access.swap, key, entry, token, self._timeout(record))
+        return self._cache.call(self._access.swap, key, entry, token, self._timeout(record))
 
     def dig(self, id: str, token: Any) -> bool:
         """Put a hole in place of the entry that came with ``token``, or with None of a miss.
@@ -135,8 +118,8 @@ class HotTier:
         """
         key = _PREFIX + id
         if token is None:
-            return self._call(self._access.add, key, _HOLE, _HOLE_SECONDS)
-        return self._call(self._access.swap, key, _HOLE, token, _HOLE_SECONDS)
+            return self._cache.call(self._access.add, key, _HOLE, _HOLE_SECONDS)
+        return self._cache.call(self._access.swap, key, _HOLE, token, _HOLE_SECONDS)
 
     def bury(self, id: str, seconds: float) -> None:
         """Put a tombstone, whatever is held. Raises ``HotUnavailable``.
@@ -146,94 +129,24 @@ class HotTier:
         """
         tombstone = encode_tombstone(id, self._keyring)
         key = _PREFIX + id
-        self._call(self._access.bury, key, tombstone, math.ceil(seconds), insist=True)
+        self._cache.call(self._access.bury, key, tombstone, math.ceil(seconds), insist=True)
 
     @property
     def is_up(self) -> bool:
         """Whether every server is thought to answer."""
-        return all(shard.breaker.closed for shard in self._shards)
+        return self._cache.is_up
 
     def trusts(self, record: Record) -> bool:
         """Tell whether its server was there ever since a record last agreed with DynamoDB."""
-        return record.agreed_at >= self._shard(_PREFIX + record.id).trusted_after
+        return record.agreed_at >= self._cache.trusted_after(_PREFIX + record.id)
 
     def check_tokens(self) -> bool:
         """Look whether each server still has its site token; tell if one lost its contents."""
-        lost = False
-        for shard in self._shards:
-            with contextlib.suppress(HotUnavailable):  # counted, and its breaker tells
-                token = self._call(_read_token, shard.token_key)
-                lost |= shard.token is not None and shard.token != token
-                shard.token = token
-        return lost
+        return self._cache.check_tokens()
 
     def _timeout(self, record: Record) -> int:
         # At least a second: 0 would mean "delete" and a negative one is undefined.
         return max(1, math.ceil(record.expires - self._now()))
-
-    def _shard(self, key: str) -> _Shard:
-        if len(self._shards) == 1:
-            return self._shards[0]
-        cache: Any = self._get_cache()
-        number: int = cache.server_of(key)
-        return self._shards[number]
-
-    def _call(self, operation: Callable[..., _T], key: str, *args: Any, insist: bool = False) -> _T:
-        shard = self._shard(key)
-        if not shard.breaker.allow() and not insist:
-            raise HotUnavailable("not asked: it was down a moment ago")
-        try:
-            result = operation(self._get_cache(), key, *args)
-        except Unreadable:
-            self._answered(shard)
-            raise
-        except Exception as error:
-            # Any cache may be set, so any error may come.
-            if "too large" in str(error):
-                self._answered(shard)
-                raise ValueTooLarge("the cache refuses the value for its size") from error
-            self._metrics.count("hot_errors")
-            shard.breaker.failure()
-            raise HotUnavailable(type(error).__name__) from error
-        self._answered(shard)
-        return result
-
-    def _answered(self, shard: _Shard) -> None:
-        if shard.breaker.success():
-            shard.trusted_after = self._now()
-
-
-def _key_on_each_server(cache: Any) -> list[str]:
-    """Return for each server of a cache a token key that belongs to it."""
-    keys: dict[int, str] = {}
-    number = 0
-    while len(keys) < getattr(cache, "server_count", 1):
-        key = f"{_TOKEN_PREFIX}{number}"
-        keys.setdefault(cache.server_of(key) if hasattr(cache, "server_of") else 0, key)
-        number += 1
-    return [keys[server] for server in sorted(keys)]
-
-
-def _read_token(cache: BaseCache, key: str) -> str:
-    try:
-        value = cache.get(key)
-    except Unreadable:
-        value = _HOLE  # whatever was planted there
-    if not _is_token(value):
-        new = secrets.token_urlsafe(16)
-        # Another process may be doing the same; whoever is first names the server.
-        if value is not None:
-            cache.set(key, new, None)
-        else:
-            cache.add(key, new, None)
-        value = cache.get(key)
-    if not _is_token(value):
-        raise HotUnavailable("the cache does not keep what it is given")
-    return str(value)
-
-
-def _is_token(value: object) -> bool:
-    return isinstance(value, str) and len(value) == _TOKEN_LENGTH
 
 
 class _CasAccess:
