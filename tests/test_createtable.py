@@ -188,7 +188,7 @@ def test_a_table_that_is_being_deleted_is_a_problem(scripted):  # noqa: F811
 
 
 def test_no_regions_is_a_problem(run):
-    with pytest.raises(CommandError, match="nothing to create") as caught:
+    with pytest.raises(CommandError, match="no cold tier") as caught:
         run()
     assert caught.value.returncode == 1
 

@@ -1,6 +1,5 @@
 """``manage.py createtable_dynamo``: makes the table of every region that is configured."""
 
-import argparse
 import dataclasses
 import json
 import time
@@ -8,21 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
-from django.core.management.base import (
-    BaseCommand,
-    CommandError,
-    CommandParser,
-    DjangoHelpFormatter,
-)
+from django.core.management.base import CommandError, CommandParser
 
 from django_dynamo_failover import runtime
 from django_dynamo_failover.dynamo import DynamoTable
 from django_dynamo_failover.dynamo_admin import TableUnfit, Ttl, make_table
 from django_dynamo_failover.exceptions import ColdUnavailable
-
-FOUND_A_PROBLEM = 1
-COULD_NOT_ASK = 2
+from django_dynamo_failover.management.base import (
+    COULD_NOT_ASK,
+    FOUND_A_PROBLEM,
+    DynamoCommand,
+    no_cold_tier,
+    settings_errors,
+)
 
 _EXAMPLE = """\
 example:
@@ -56,20 +53,14 @@ _REASONS = {
 }
 
 
-class _HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    pass
-
-
-class Command(BaseCommand):
+class Command(DynamoCommand):
     help = (
         "Creates the DynamoDB table of the sessions in every region of DYNAMO_FAILOVER: on-demand"
         " billing, TTL on 'expires'. Waits until it is active. A table that exists is checked."
     )
-    requires_system_checks = ()
+    example = _EXAMPLE
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.formatter_class = _HelpFormatter
-        parser.epilog = _EXAMPLE
         parser.add_argument("--region", metavar="NAME", help="only this one of the regions")
         parser.add_argument(
             "--timeout",
@@ -78,9 +69,7 @@ class Command(BaseCommand):
             default=60.0,
             help="how long to wait for a new table to be active (default: %(default)g)",
         )
-        parser.add_argument(
-            "--json", action="store_true", help="print one JSON object instead of lines"
-        )
+        super().add_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         table_name, tables = _tables(options["region"])
@@ -97,8 +86,7 @@ class Command(BaseCommand):
     def _make(self, table: DynamoTable, options: dict[str, Any]) -> "_Result":
         def say(line: str) -> None:
             if not options["json"]:
-                self.stdout.write(f"{table.name}: {line}")
-                self.stdout.flush()
+                self.say(f"{table.name}: {line}")
 
         try:
             made = make_table(table, time.monotonic() + options["timeout"], say)
@@ -123,16 +111,11 @@ class _Result:
 
 def _tables(region: str | None) -> tuple[str, list[DynamoTable]]:
     """Return the name of the table, and the table of each region that is asked for."""
-    try:
+    with settings_errors():
         config = runtime.config()
         tables = runtime.tables(config)
-    except (ImproperlyConfigured, ImportError) as error:  # BOTO_SESSION is imported
-        raise CommandError(str(error), returncode=FOUND_A_PROBLEM) from None
     if not tables:
-        raise CommandError(
-            'DYNAMO_FAILOVER["REGIONS"] is empty: there is no cold tier, and nothing to create.',
-            returncode=FOUND_A_PROBLEM,
-        )
+        raise no_cold_tier()
     chosen = [table for table in tables if region in (None, table.name)]
     if not chosen:
         names = ", ".join(table.name for table in tables)
