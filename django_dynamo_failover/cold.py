@@ -71,8 +71,8 @@ class ColdTier:
         for region in self._regions:
             region.table.client.wait(timeout)
 
-    def read(self, id: str) -> ColdAnswer:
-        """Return what DynamoDB knows of a session.
+    def read(self, id: str, owner: str | None = None) -> ColdAnswer:
+        """Return what DynamoDB knows of a session, and with ``owner`` of that user.
 
         A region that was written to a moment ago may not have replicated yet, so that "no item"
         is believed only when every region that can be reached says so.
@@ -82,7 +82,7 @@ class ColdTier:
         for region in self._regions:
             try:
                 answer = self._call(
-                    region, "cold_reads", until, lambda table: table.read(id, until)
+                    region, "cold_reads", until, lambda table: table.read(id, until, owner)
                 )
             except ColdUnavailable:
                 continue
@@ -93,16 +93,20 @@ class ColdTier:
             raise ColdUnavailable("no region answers")
         return replace(answers[0], complete=len(answers) == len(self._regions))
 
+    def read_user(self, owner: str) -> float:
+        """Return before when a user's logins are over, 0 if they never were."""
+        return self._first("cold_reads", lambda table, until: table.read_user(owner, until))
+
     def put_new(self, item: ColdItem) -> None:
         """Write the first item of a session. Raises ``ConditionFailed`` if there is one."""
-        self._first(lambda table, until: table.put_new(item, self._now(), until))
+        self._first("cold_writes", lambda table, until: table.put_new(item, self._now(), until))
 
     def put_over(self, item: ColdItem, base: int, site: str) -> None:
         """Write an item over version ``base``, or over any earlier one that ``site`` wrote.
 
         An empty ``site`` matches none. Raises ``ConditionFailed``.
         """
-        self._first(lambda table, until: table.put_over(item, base, site, until))
+        self._first("cold_writes", lambda table, until: table.put_over(item, base, site, until))
 
     def revoke(self, id: str, expires: int) -> bool:
         """Delete a session and record until ``expires`` that it is revoked, in every region.
@@ -110,17 +114,16 @@ class ColdTier:
         Not only in the nearest: another one may answer next, before it has replicated. Return
         whether all of them have it; raises ``ColdUnavailable`` if none does.
         """
-        until = self._monotonic() + self._deadline
-        done = 0
-        for region in self._regions:
-            with contextlib.suppress(ColdUnavailable):
-                self._call(
-                    region, "cold_writes", until, lambda table: table.revoke(id, expires, until)
-                )
-                done += 1
-        if not done:
-            raise ColdUnavailable("no region answers")
-        return done == len(self._regions)
+        return self._everywhere(lambda table, until: table.revoke(id, expires, until))
+
+    def revoke_user(self, owner: str, before: float, expires: int) -> bool:
+        """Record until ``expires`` that a user's logins from before a time are over.
+
+        In every region; see ``revoke``.
+        """
+        return self._everywhere(
+            lambda table, until: table.revoke_user(owner, before, expires, until)
+        )
 
     def clear_expired(self) -> int:
         """Delete the items that have expired, in the nearest region; return how many."""
@@ -128,15 +131,23 @@ class ColdTier:
         now = self._now()
         return sum(table.delete_expired(id, now) for id in table.expired(now))
 
-    def _first(self, operation: Callable[[DynamoTable, float], None]) -> None:
+    def _first(self, counter: str, operation: Callable[[DynamoTable, float], _T]) -> _T:
         until = self._monotonic() + self._deadline
         for region in self._regions:
-            try:
-                self._call(region, "cold_writes", until, lambda table: operation(table, until))
-            except ColdUnavailable:
-                continue
-            return
+            with contextlib.suppress(ColdUnavailable):
+                return self._call(region, counter, until, lambda table: operation(table, until))
         raise ColdUnavailable("no region answers")
+
+    def _everywhere(self, operation: Callable[[DynamoTable, float], None]) -> bool:
+        until = self._monotonic() + self._deadline
+        done = 0
+        for region in self._regions:
+            with contextlib.suppress(ColdUnavailable):
+                self._call(region, "cold_writes", until, lambda table: operation(table, until))
+                done += 1
+        if not done:
+            raise ColdUnavailable("no region answers")
+        return done == len(self._regions)
 
     def _call(
         self,

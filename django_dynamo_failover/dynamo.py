@@ -1,5 +1,6 @@
 """Sessions in one DynamoDB table of one region: single items, conditional writes, no policy."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,11 +15,12 @@ from .record import ColdAnswer, ColdItem
 MAX_ITEM_BYTES = 400 * 1024
 
 _REVOKED = "revoked:"
+_USER = "user:"
 _SCAN_ATTEMPTS = 10  # nobody waits for a scan: it may be throttled for a while
 _SCAN_PAGE_SECONDS = 30.0
 
 # Any name may be or become a reserved word, so expressions use the # form only.
-_NAMES = {"#id": "id", "#expires": "expires", "#version": "version", "#site": "site"}
+_NAMES = {f"#{name}": name for name in ("id", "expires", "version", "site", "before")}
 
 
 class DynamoTable:
@@ -61,28 +63,24 @@ class DynamoTable:
         """
         self.client.warm()
 
-    def read(self, id: str, until: float) -> ColdAnswer:
+    def read(self, id: str, until: float, owner: str | None = None) -> ColdAnswer:
         """Return what the region knows of a session: one consistent read of item and revocation.
 
-        Raises ``Unreadable`` for an item that is not of the form that this class writes.
+        With ``owner``, also whether that user was logged out everywhere. Raises ``Unreadable`` for
+        an item that is not of the form that this class writes.
         """
-        revocation = _REVOKED + id
-        asked = {id, revocation}
-        found: dict[str, Mapping[str, Any]] = {}
-        missing = [_key(id), _key(revocation)]
-        tries = 0
-        while missing:
-            if tries:
-                self.client.pause(tries, until, ColdUnavailable("BatchGetItem: UnprocessedKeys"))
-            tries += 1
-            items, missing = self._get(missing, until)
-            found.update((_id_of(item), item) for item in items)
-            if not found.keys() <= asked:
-                raise Unreadable("DynamoDB answered with an item that was not asked for")
+        user = _USER + owner if owner else None
+        found = self._read([id, _REVOKED + id, *([user] if user else [])], until)
         item = found.get(id)
         return ColdAnswer(
-            item=None if item is None else _to_item(item), revoked=revocation in found
+            item=None if item is None else _to_item(item),
+            revoked=_REVOKED + id in found,
+            logins_over=_before(found.get(user)) if user else 0.0,
         )
+
+    def read_user(self, owner: str, until: float) -> float:
+        """Return before when a user's logins are over, 0 if they never were. See ``read``."""
+        return _before(self._read([_USER + owner], until).get(_USER + owner))
 
     def put_new(self, item: ColdItem, now: float, until: float) -> None:
         """Write the item of a new session.
@@ -90,7 +88,12 @@ class DynamoTable:
         Raises ``ConditionFailed`` if its id is taken by one that has not expired. That may be
         this very item: the reply to the first of two attempts can get lost.
         """
-        self._put(item, "attribute_not_exists(#id) OR #expires < :now", {":now": _n(now)}, until)
+        self._put(
+            _from_item(item),
+            "attribute_not_exists(#id) OR #expires < :now",
+            {":now": _n(now)},
+            until,
+        )
 
     def put_over(self, item: ColdItem, base: int, site: str, until: float) -> None:
         """Write a later version of an item.
@@ -108,7 +111,7 @@ class DynamoTable:
         else:
             condition = "attribute_exists(#id) AND #version = :base"
             values = {":base": _n(base)}
-        self._put(item, condition, values, until)
+        self._put(_from_item(item), condition, values, until)
 
     def revoke(self, id: str, expires: int, until: float) -> None:
         """Delete the item of a session and leave a revocation until ``expires``, in one request."""
@@ -123,6 +126,17 @@ class DynamoTable:
                 self.client.pause(tries, until, ColdUnavailable("BatchWriteItem: UnprocessedItems"))
             tries += 1
             left = self._write(left, until)
+
+    def revoke_user(self, owner: str, before: float, expires: int, until: float) -> None:
+        """Note until ``expires`` that a user's logins from before a time are over."""
+        attributes = {
+            **_key(_USER + owner),
+            "before": _n(before),
+            "expires": _n(expires),
+        }
+        condition = "attribute_not_exists(#id) OR #before < :before"
+        with contextlib.suppress(ConditionFailed):  # a later one is noted already
+            self._put(attributes, condition, {":before": _n(before)}, until)
 
     def expired(self, now: float) -> Iterator[str]:
         """Yield the id of each item that expired before ``now``, revocations too: a scan."""
@@ -171,6 +185,20 @@ class DynamoTable:
             return False
         return True
 
+    def _read(self, ids: list[str], until: float) -> dict[str, Mapping[str, Any]]:
+        found: dict[str, Mapping[str, Any]] = {}
+        missing = [_key(id) for id in ids]
+        tries = 0
+        while missing:
+            if tries:
+                self.client.pause(tries, until, ColdUnavailable("BatchGetItem: UnprocessedKeys"))
+            tries += 1
+            items, missing = self._get(missing, until)
+            found.update((_id_of(item), item) for item in items)
+            if not found.keys() <= set(ids):
+                raise Unreadable("DynamoDB answered with an item that was not asked for")
+        return found
+
     def _get(self, keys: list[Any], until: float) -> tuple[list[Any], list[Any]]:
         """Return the items of these keys, and the keys that were not looked up."""
         answer = self.client.call(
@@ -197,8 +225,13 @@ class DynamoTable:
         )
         return list(answer.get("UnprocessedItems", {}).get(self.table, ()))
 
-    def _put(self, item: ColdItem, condition: str, values: Mapping[str, Any], until: float) -> None:
-        attributes = _from_item(item)
+    def _put(
+        self,
+        attributes: Mapping[str, Any],
+        condition: str,
+        values: Mapping[str, Any],
+        until: float,
+    ) -> None:
         if _size(attributes) > MAX_ITEM_BYTES:
             raise ValueTooLarge("PutItem: more than 400 KB")
         self.client.call(
@@ -258,6 +291,15 @@ def _to_item(attributes: Mapping[str, Any]) -> ColdItem:
             modified=float(attributes["modified"]["N"]),
             nonce=attributes["nonce"]["S"],
         )
+    except (KeyError, ValueError):
+        raise Unreadable("DynamoDB item with a missing or mistyped attribute") from None
+
+
+def _before(attributes: Mapping[str, Any] | None) -> float:
+    if attributes is None:
+        return 0.0
+    try:
+        return float(attributes["before"]["N"])
     except (KeyError, ValueError):
         raise Unreadable("DynamoDB item with a missing or mistyped attribute") from None
 

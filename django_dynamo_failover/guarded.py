@@ -3,7 +3,7 @@
 import contextlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from django.core.cache.backends.base import BaseCache
@@ -59,6 +59,25 @@ class GuardedCache:
     def trusted_after(self, key: str) -> float:
         """Return since when the server of a key has been there without a break."""
         return self._shard(key).trusted_after
+
+    def distrust(self, before: float) -> None:
+        """Take all servers for new at this time."""
+        for shard in self._shards:
+            shard.trusted_after = max(shard.trusted_after, before)
+
+    def get_many(self, keys: Sequence[str]) -> dict[str, Any]:
+        """Return what the servers that answer hold under these keys, in one call to each.
+
+        Raises ``Unreadable``.
+        """
+        found: dict[str, Any] = {}
+        by_shard: dict[_Shard, list[str]] = {}
+        for key in keys:
+            by_shard.setdefault(self._shard(key), []).append(key)
+        for group in by_shard.values():
+            with contextlib.suppress(HotUnavailable):
+                found |= self.call(_get_many, group[0], group)
+        return found
 
     def key_on_each_server(self, name: str) -> list[str]:
         """Return for each server a key that belongs to it: the same in all processes."""
@@ -116,6 +135,10 @@ class GuardedCache:
     def _answered(self, shard: _Shard) -> None:
         if shard.breaker.success():
             shard.trusted_after = self._now()
+
+
+def _get_many(cache: BaseCache, _: str, keys: list[str]) -> dict[str, Any]:
+    return cache.get_many(keys)
 
 
 def _read_token(cache: BaseCache, key: str) -> str:

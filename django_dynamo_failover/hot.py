@@ -1,13 +1,15 @@
-"""The hot tier: sessions in a Django cache. The only module that talks to a Django cache.
+"""The hot tier: sessions in a Django cache, and notes that the processes of a site share.
 
-Nothing here decides what a state means; ``store`` does. A failure is never disguised as a miss.
+With ``guarded`` the only module that talks to a Django cache. Nothing here decides what a state
+means; ``store`` does. A failure is never disguised as a miss.
 """
 
+import contextlib
 import enum
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,7 @@ from django.core.cache.backends.base import BaseCache
 from .breaker import Breaker
 from .exceptions import HotUnavailable, Unreadable
 from .guarded import GuardedCache
-from .keys import Keyring, label
+from .keys import TAG_BYTES, Keyring, label
 from .metrics import Metrics
 from .record import Record, decode_hot, encode_hot, encode_tombstone
 
@@ -144,9 +146,70 @@ class HotTier:
         """Look whether each server still has its site token; tell if one lost its contents."""
         return self._cache.check_tokens()
 
+    def distrust(self, before: float) -> None:
+        """Trust no record that last agreed with DynamoDB before this time."""
+        self._cache.distrust(before)
+
+    def note_on_each_server(self, name: str) -> list[str]:
+        """Return for each server the name of a note that it holds: the same in all processes."""
+        return self._cache.key_on_each_server(name)
+
+    def read_note(self, name: str) -> tuple[bytes | None, Any]:
+        """Return a note, None if there is none, with the token that ``write_note`` takes.
+
+        Raises ``HotUnavailable``.
+        """
+        try:
+            entry, token = self._cache.call(self._access.read, name)
+            return None if entry is None else self._open_note(name, entry), token
+        except Unreadable:  # somebody else's: notes are told again
+            self.drop_note(name)
+            return None, None
+
+    def write_note(self, name: str, note: bytes, token: Any, seconds: int | None) -> bool:
+        """Store a note in place of what came with ``token``; tell whether it did.
+
+        ``token`` is None where there was none. ``seconds`` is how long it is kept, None for good.
+        Raises ``HotUnavailable``, ``ValueTooLarge``.
+        """
+        entry = self._keyring.sign_hot(name, note) + note
+        if token is None:
+            return self._cache.call(self._access.add, name, entry, seconds)
+        return self._cache.call(self._access.swap, name, entry, token, seconds)
+
+    def read_notes(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Return the notes that there are, in one round trip to each server.
+
+        Those of a server that does not answer are left out.
+        """
+        try:
+            entries = self._cache.get_many(names)
+            return {name: self._open_note(name, entry) for name, entry in entries.items()}
+        except Unreadable:
+            with contextlib.suppress(HotUnavailable):
+                for name in names:
+                    self.read_note(name)  # which drops what is not ours
+            return {}
+
+    def drop_note(self, name: str) -> None:
+        """Delete a note. Raises ``HotUnavailable``."""
+        self._cache.call(_delete, name)
+
+    def _open_note(self, name: str, entry: Any) -> bytes:
+        if not isinstance(entry, bytes):
+            raise Unreadable("not a note")
+        tag, note = entry[:TAG_BYTES], entry[TAG_BYTES:]
+        if not self._keyring.verify_hot(name, note, tag):
+            raise Unreadable("note fails authentication")
+        return note
+
     def _timeout(self, record: Record) -> int:
         # At least a second: 0 would mean "delete" and a negative one is undefined.
         return max(1, math.ceil(record.expires - self._now()))
+
+
+def _delete(cache: BaseCache, key: str) -> bool:
+    return cache.delete(key)
 
 
 class _CasAccess:
@@ -155,10 +218,10 @@ class _CasAccess:
     def read(self, cache: Any, key: str) -> tuple[Any, Any]:
         return cache.gets(key) or (None, None)
 
-    def add(self, cache: Any, key: str, entry: bytes, timeout: int) -> bool:
+    def add(self, cache: Any, key: str, entry: bytes, timeout: int | None) -> bool:
         return bool(cache.add(key, entry, timeout))
 
-    def swap(self, cache: Any, key: str, entry: bytes, token: Any, timeout: int) -> bool:
+    def swap(self, cache: Any, key: str, entry: bytes, token: Any, timeout: int | None) -> bool:
         return bool(cache.cas(key, entry, token, timeout))
 
     def bury(self, cache: Any, key: str, tombstone: bytes, timeout: int) -> None:
@@ -174,10 +237,12 @@ class _PlainAccess:
         value = found.get(grave) or found.get(key)
         return value, value
 
-    def add(self, cache: BaseCache, key: str, entry: bytes, timeout: int) -> bool:
+    def add(self, cache: BaseCache, key: str, entry: bytes, timeout: int | None) -> bool:
         return cache.add(key, entry, timeout) and self._outlived(cache, key)
 
-    def swap(self, cache: BaseCache, key: str, entry: bytes, token: Any, timeout: int) -> bool:
+    def swap(
+        self, cache: BaseCache, key: str, entry: bytes, token: Any, timeout: int | None
+    ) -> bool:
         value, _ = self.read(cache, key)
         if value != token:
             return False

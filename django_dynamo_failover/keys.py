@@ -42,6 +42,7 @@ class Keyring:
         self._hot_macs = [_mac(root, b"hot entry", TAG_BYTES) for root in roots]
         self._cold_macs = [_mac(root, b"cold item", TAG_BYTES) for root in roots]
         self._payload_macs = [_mac(root, b"payload", 32) for root in roots]
+        self._owner_macs = [_mac(root, b"owner", TAG_BYTES) for root in roots]
 
     def new_session_key(self) -> str:
         """Return a new session key: 22 random characters and 10 of a MAC over them."""
@@ -84,6 +85,10 @@ class Keyring:
         Each needs both a secret of the site and the session key, which no store holds.
         """
         return [_digest(mac, session_key.encode()) for mac in self._payload_macs]
+
+    def owners(self, user_id: str) -> list[str]:
+        """Return what stands for a user in both tiers, the current one first: 32 hex digits."""
+        return [_digest(mac, user_id.encode()).hex() for mac in self._owner_macs]
 
 
 def _root(secret: str | bytes) -> bytes:

@@ -21,6 +21,7 @@ COUNTERS = {
     "trusted": "Sessions served past their lease because DynamoDB could not answer.",
     "saves": "Sessions saved.",
     "created": "Sessions created.",
+    "contended": "Saves that lost more than a few races in a row with other ones.",
     "merged": "Saves merged with a concurrent one.",
     "conflicts": "Sessions that two sites had both changed.",
     "ended": "Sessions found deleted, revoked or expired in DynamoDB.",

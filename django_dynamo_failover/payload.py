@@ -4,6 +4,7 @@ Both tiers hold the same payload, so that a failover never changes a type.
 """
 
 import os
+import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ Merge = Callable[[bytes, bytes, bytes], tuple[bytes, float]]
 
 _PLAIN = b"p"
 _SEALED = b"e"
+_LOGIN = b"u"  # comes before one of these
+_LOGIN_HEADER = struct.Struct("!c16sd")  # format, owner, since
 _NONCE_BYTES = 12
 
 
@@ -27,6 +30,25 @@ class Serializer(Protocol):
 
     def dumps(self, obj: Any) -> bytes: ...
     def loads(self, data: bytes) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Whose session it is, and since when: kept outside of what may be sealed.
+
+    ``owner`` is a keyed hash of the user's id as 32 hexadecimal digits, ``since`` in epoch seconds.
+    """
+
+    owner: str
+    since: float
+
+
+def login_of(payload: bytes) -> Login | None:
+    """Return the login of a session, None if nobody is logged in."""
+    if payload[:1] != _LOGIN:
+        return None
+    _, owner, since = _LOGIN_HEADER.unpack_from(payload)
+    return Login(owner.hex(), since)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +63,23 @@ class PayloadCodec:
     keyring: Keyring
     encrypt: bool
 
-    def dumps(self, data: dict[str, Any], session_key: str, serializer: Serializer) -> bytes:
+    def dumps(
+        self,
+        data: dict[str, Any],
+        session_key: str,
+        serializer: Serializer,
+        login: Login | None = None,
+    ) -> bytes:
         """Return the payload of a session dict. Raises what the serializer raises.
 
         Also ``SessionTooLarge``, beyond what is ever inflated.
         """
+        body = self._dumps(data, session_key, serializer)
+        if login is None:
+            return body
+        return _LOGIN_HEADER.pack(_LOGIN, bytes.fromhex(login.owner), login.since) + body
+
+    def _dumps(self, data: dict[str, Any], session_key: str, serializer: Serializer) -> bytes:
         plain = serializer.dumps(data)
         if not self.encrypt:
             return _PLAIN + plain
@@ -59,6 +93,8 @@ class PayloadCodec:
 
     def loads(self, payload: bytes, session_key: str, serializer: Serializer) -> dict[str, Any]:
         """Return the session dict of a payload. Raises ``Unreadable``."""
+        if payload[:1] == _LOGIN:
+            payload = payload[_LOGIN_HEADER.size :]
         plain = payload[1:] if payload[:1] == _PLAIN else self._open(payload, session_key)
         try:
             data = serializer.loads(plain)

@@ -23,6 +23,7 @@ from .exceptions import (
 from .hot import HotAnswer, HotTier, State
 from .keys import Keyring, label
 from .metrics import Metrics
+from .payload import Login, login_of
 from .record import MAX_PAYLOAD_BYTES, ColdItem, Record, decode_cold, encode_cold
 
 logger = logging.getLogger(__name__)
@@ -90,26 +91,41 @@ class Reconciler:
         Raises ``SessionEnded`` if it is revoked. With ``known``, a record that DynamoDB is known
         to have held, "none" is believed only if every region says so.
         """
-        return self._look(id, known)[0]
+        return self._look(id, known, known)[0]
 
-    def _look(self, id: str, known: Record | None) -> tuple[Record | None, ColdItem | None]:
+    def _look(
+        self, id: str, known: Record | None, held: Record | None
+    ) -> tuple[Record | None, ColdItem | None]:
+        """See ``read``. ``held`` tells whose session it is likely to be: one request less."""
         try:
-            answer = self._cold.read(id)
-            item = answer.item
-            if answer.revoked:
-                raise SessionEnded("it was revoked")
-            if item is None and known is not None and not answer.complete:
-                raise ColdUnavailable("the region that knows may be one that does not answer")
-            if item is None:
-                return None, None
-            record = decode_cold(item, self._keyring, self._now())  # also an expiry may be forged
-            return (record if record.expires > self._now() else None), item
+            return self._ask(id, known, login_of(held.payload) if held is not None else None)
         except Unreadable as error:
             self._metrics.count("cold_unreadable")
             logger.error(  # noqa: TRY400
                 "Session %s: %s; refused, and left as it is.", label(id), error
             )
             raise SessionUnreadable(str(error)) from None
+
+    def _ask(
+        self, id: str, known: Record | None, login: Login | None
+    ) -> tuple[Record | None, ColdItem | None]:
+        asked = login.owner if login is not None else None
+        answer = self._cold.read(id, asked)
+        item = answer.item
+        if answer.revoked:
+            raise SessionEnded("it was revoked")
+        if item is None and known is not None and not answer.complete:
+            raise ColdUnavailable("the region that knows may be one that does not answer")
+        record = None
+        if item is not None:
+            record = decode_cold(item, self._keyring, self._now())  # also an expiry may be forged
+            login = login_of(record.payload)
+        if login is not None:
+            known_owner = login.owner == asked
+            over = answer.logins_over if known_owner else self._cold.read_user(login.owner)
+            if login.since < over:
+                raise SessionEnded("its user was logged out everywhere")
+        return (record if record is not None and record.expires > self._now() else None), item
 
     def write(self, record: Record, *, ordered: bool) -> Verdict:
         """Write a record unless DynamoDB has moved on, or the session has ended.
@@ -128,7 +144,7 @@ class Reconciler:
             else:
                 return _WRITTEN
             try:
-                theirs, found = self._look(record.id, record if record.base else None)
+                theirs, found = self._look(record.id, record if record.base else None, record)
             except SessionEnded:
                 return _ENDED
             if found is not None and found.nonce == item.nonce:
@@ -168,7 +184,7 @@ class Reconciler:
         self._metrics.count("renewed")
         started = self._now()
         try:
-            found, item = self._look(record.id, record if record.base else None)
+            found, item = self._look(record.id, record if record.base else None, record)
         except SessionEnded:
             self.end(record.id)
             return None

@@ -213,11 +213,13 @@ class ColdItem:
 class ColdAnswer:
     """What DynamoDB said of a session: its item, None when there is none, and if it is revoked.
 
+    Logins of the owner that was asked for are over if they were made before ``logins_over``.
     ``complete``: every region was asked and has answered.
     """
 
     item: ColdItem | None
     revoked: bool
+    logins_over: float = 0.0
     complete: bool = True
 
 

@@ -24,6 +24,7 @@ from .breaker import Breaker
 from .cold import ColdTier, GuardedRegion
 from .conf import Config, problems
 from .dynamo import DynamoTable
+from .fleet import Fleet
 from .hot import HotTier
 from .keys import Keyring
 from .metrics import Metrics
@@ -56,6 +57,7 @@ class Runtime:
     codec: PayloadCodec
     store: TieredStore
     cold: ColdTier
+    fleet: Fleet
     writer: Writer
     metrics: Metrics
     pid: int
@@ -131,15 +133,17 @@ def build(config: Config) -> Runtime:
     ]
     cold = ColdTier(regions, metrics, deadline=config.deadline)
     reconciler = Reconciler(hot, cold, keyring, metrics, lease=config.write_interval)
-    writer = Writer(reconciler, hot, cold, metrics, background=config.background)
+    fleet = Fleet(hot, site=config.site)
+    writer = Writer(reconciler, hot, cold, fleet, metrics, background=config.background)
     for breaker in hot_breakers:
         breaker.on_change = partial(_hot_changed, writer)
     return Runtime(
         config=config,
         keyring=keyring,
         codec=PayloadCodec(keyring, config.encrypt),
-        store=TieredStore(config, hot, cold, reconciler, writer, metrics),
+        store=TieredStore(config, hot, cold, reconciler, fleet, writer, metrics),
         cold=cold,
+        fleet=fleet,
         writer=writer,
         metrics=metrics,
         pid=os.getpid(),

@@ -92,6 +92,9 @@ class Saver:
                     self._hot.bury(id, TOMBSTONE_SECONDS)
                 raise
         elif goes_cold:
+            if self._writer.draining:
+                with contextlib.suppress(SessionUnavailable):
+                    return self._write_through(record, None)
             self._writer.write_later(Pending(record), self._config.new_session_delay)
         return Held(record)
 
@@ -116,6 +119,9 @@ class Saver:
         if self._goes_cold(record):
             if draft.through:
                 return self._write_through(record, change)
+            if self._writer.draining:
+                with contextlib.suppress(SessionUnavailable):
+                    return self._write_through(record, change)
             self._writer.write_later(change.pending(record), self._write_delay(record))
         return Held(record)
 
@@ -126,6 +132,9 @@ class Saver:
         current, token = held.record, held.token
         for attempt in range(_ATTEMPTS):
             if attempt > _PATIENCE:
+                if attempt == _PATIENCE + 1:
+                    self._metrics.count("contended")
+                    logger.warning("Session %s: many saves at the same time.", label(id))
                 time.sleep(random.uniform(0, 0.005))  # noqa: S311
             if token is None:
                 answer = self._hot.get(id)

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -20,7 +20,9 @@ from .exceptions import (
 )
 from .keys import label, storage_id
 from .merge import merge
-from .payload import PayloadCodec, Serializer
+from .payload import Login, PayloadCodec, Serializer, login_of
+
+_USER_ID = "_auth_user_id"  # django.contrib.auth's SESSION_KEY
 
 
 class SessionStore(SessionBase):
@@ -42,6 +44,7 @@ class SessionStore(SessionBase):
     _held: Held | None = None
     _fresh_key: str | None = None
     _cycling = False
+    _anew = False
 
     def __init__(self, session_key: str | None = None) -> None:
         super().__init__(session_key)
@@ -110,14 +113,16 @@ class SessionStore(SessionBase):
                     raise UpdateError
                 self._remember(held, self._loads(held))
             through = {} if must_create else self._loaded_through
+            login = _login(run.codec, data, self._login_so_far(must_create=must_create))
             draft = Draft(
-                payload=run.codec.dumps(data, self.session_key, self.serializer()),
+                payload=run.codec.dumps(data, self.session_key, self.serializer(), login),
                 expires=time.time() + self.get_expiry_age(expiry=data.get("_session_expiry")),
-                through=self._cycling or self._through(data) != through,
+                through=self._cycling or self._anew or self._through(data) != through,
             )
             held = self._store(id, draft, must_create=must_create)
             if held.record.payload != draft.payload:
                 self._session_cache = data = self._loads(held)
+        self._anew = False
         self._remember(held, data)
 
     def _store(self, id: str, draft: Draft, *, must_create: bool) -> Held:
@@ -167,6 +172,10 @@ class SessionStore(SessionBase):
         finally:
             self._cycling = False
 
+    def log_in_anew(self) -> None:
+        """Take the user for one who has logged in just now: see ``revoke_user_sessions``."""
+        self._anew = self.modified = True
+
     @classmethod
     def clear_expired(cls) -> None:
         """Delete the expired items of the table: TTL does the same, within days."""
@@ -191,6 +200,11 @@ class SessionStore(SessionBase):
             return storage_id(session_key)
         run.metrics.count("forged_keys")
         return None
+
+    def _login_so_far(self, *, must_create: bool) -> list[Login | None]:
+        if self._held is None or self._anew or (must_create and not self._cycling):
+            return []
+        return [login_of(self._held.record.payload)]
 
     def _through(self, data: dict[str, Any]) -> dict[str, Any]:
         keys = runtime.current().config.write_through_keys
@@ -235,7 +249,20 @@ def _merge(
     # Not a method: the writer keeps it, and would keep the whole session with it.
     payloads = (base, ours, theirs)
     merged = merge(*(_loads(codec, session_key, serializer, payload) for payload in payloads))
-    return codec.dumps(merged, session_key, serializer), _expires(merged)
+    login = _login(codec, merged, (login_of(ours), login_of(theirs)))
+    return codec.dumps(merged, session_key, serializer, login), _expires(merged)
+
+
+def _login(
+    codec: PayloadCodec, data: dict[str, Any], known: Iterable[Login | None]
+) -> Login | None:
+    """Return whose session this is, and since when: for as long as it is the same user's."""
+    user_id = data.get(_USER_ID)
+    if user_id is None:
+        return None
+    owners = codec.keyring.owners(str(user_id))
+    logins = [login for login in known if login is not None and login.owner in owners]
+    return max(logins, key=lambda login: login.since, default=Login(owners[0], time.time()))
 
 
 def _expires(data: dict[str, Any]) -> float:

@@ -6,7 +6,7 @@ tier could answer; that is never taken for "there is no such session".
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .changes import Draft, Held
 from .cold import ColdTier
@@ -20,6 +20,7 @@ from .exceptions import (
     SessionUnreadable,
     ValueTooLarge,
 )
+from .fleet import Fleet
 from .hot import HotAnswer, HotTier, State
 from .metrics import Metrics
 from .payload import Merge
@@ -32,6 +33,9 @@ from .writer import Writer
 #: After this part of a lease the background thread renews it, so that no active user waits.
 _RENEW_AFTER = 2 / 3
 
+#: No browser keeps a cookie longer than 400 days, so no session is older, in seconds.
+_LONGEST_LIFE = 400 * 86_400
+
 
 class TieredStore:
     """Sessions in two tiers. One a process, shared by its threads."""
@@ -42,6 +46,7 @@ class TieredStore:
         hot: HotTier,
         cold: ColdTier,
         reconciler: Reconciler,
+        fleet: Fleet,
         writer: Writer,
         metrics: Metrics,
         *,
@@ -51,6 +56,7 @@ class TieredStore:
         self._hot = hot
         self._cold = cold
         self._reconciler = reconciler
+        self._fleet = fleet
         self._writer = writer
         self._metrics = metrics
         self._now = now
@@ -64,7 +70,11 @@ class TieredStore:
         Raises ``SessionUnavailable``.
         """
         try:
-            return self._load(id)
+            held = self._load(id)
+            if held is not None and self._fleet.has_ended(held.record):
+                self._reconciler.end(id)
+                return None
+            return held
         finally:
             self._writer.run_due()
 
@@ -103,19 +113,40 @@ class TieredStore:
         # Another site may be serving it, and may save it, for one lease from now.
         revoked_until = int(expires + self._lease) + 1
         try:
-            complete = self._cold.revoke(id, revoked_until)
+            complete, told = self._cold.revoke(id, revoked_until), True
         except ColdUnavailable as error:
             if not buried or not self._bury(id, revoked_until - self._now()):
                 raise SessionUnavailable(NO_ANSWER) from error
-            complete = False
+            complete = told = False
         if not complete:
             self._metrics.count("deletes_delayed")
-            self._writer.revoke_later(id, revoked_until)
+            self._writer.revoke_later(id, revoked_until, told=told)
         if not buried:
             self._writer.bury_later(id, revoked_until)
         self._metrics.count("deleted")
         self._writer.forget(id)
         self._reads.forget(id)
+
+    def revoke_users(self, owners: Sequence[str], before: float, timeout: float) -> bool:
+        """End all sessions of users who logged in before a time, at all sites.
+
+        Returns whether no process of this site serves one any more, which is waited for up to
+        ``timeout`` seconds; any other ends them within a lease. Raises ``SessionUnavailable`` if
+        that cannot be promised.
+        """
+        for owner in owners if self._cold.exists else ():
+            expires = int(before + _LONGEST_LIFE + self._lease) + 1
+            try:
+                complete = self._cold.revoke_user(owner, before, expires)
+            except ColdUnavailable as error:
+                raise SessionUnavailable("DynamoDB does not answer") from error
+            if not complete:
+                self._writer.revoke_user_later(owner, before, expires)
+        try:
+            version = self._fleet.revoke(dict.fromkeys(owners, before))
+            return self._fleet.wait(version, timeout)
+        except HotUnavailable:
+            return False
 
     def _load(self, id: str) -> Held | None:
         try:

@@ -5,7 +5,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from functools import partial
 
@@ -13,6 +13,7 @@ from . import signals
 from .changes import Pending
 from .cold import ColdTier
 from .exceptions import ColdUnavailable, HotUnavailable, SessionUnreadable
+from .fleet import Fleet
 from .hot import HotAnswer, HotTier, State
 from .keys import label
 from .metrics import Metrics
@@ -51,6 +52,7 @@ class Writer:
         reconciler: Reconciler,
         hot: HotTier,
         cold: ColdTier,
+        fleet: Fleet,
         metrics: Metrics,
         *,
         background: bool,
@@ -61,19 +63,30 @@ class Writer:
         self._reconciler = reconciler
         self._hot = hot
         self._cold = cold
+        self._fleet = fleet
         self._metrics = metrics
         self._background = background
         self._now = now
         self._jobs = Scheduler(threads=threads if background else 0, clock=monotonic)
+        # A thread of its own: a poll that waited behind thousands of writes would be late.
+        self._polls = Scheduler(threads=1 if background else 0, clock=monotonic)
         self._lock = threading.Lock()
         self._pending: dict[str, Pending] = {}
         self._pending_bytes = 0
-        self._revoking: set[str] = set()
+        self._apart: set[Hashable] = set()
+        self._revoking: dict[str, bool] = {}  # whether any region knows already
 
     def start(self) -> None:
-        """Begin to watch the hot tier."""
+        """Learn what is ordered, in one round trip, and begin to watch the hot tier."""
+        with contextlib.suppress(HotUnavailable):
+            self._fleet.look()
         if self._cold.exists:
-            self._jobs.put("poll", 0.0, self._poll)
+            self._polls.put("poll", 0.0, self._poll)
+
+    @property
+    def draining(self) -> bool:
+        """Whether all is to be written through."""
+        return self._fleet.draining
 
     def pending(self, id: str) -> Record | None:
         """Return this process's change of a session that DynamoDB does not have yet."""
@@ -86,8 +99,9 @@ class Writer:
 
     @property
     def pending_count(self) -> int:
-        """How many changed sessions of this process DynamoDB does not have yet."""
-        return len(self._pending)
+        """How many changes and logouts of this process DynamoDB has still to be told."""
+        untold = list(self._revoking.values()).count(False)
+        return len(self._pending) + len(self._apart) + untold
 
     def write_later(self, pending: Pending, delay: float) -> None:
         """Bring a change to DynamoDB within ``delay`` seconds.
@@ -109,14 +123,15 @@ class Writer:
                     pending = replace(earlier, record=record)
             self._pending[record.id] = pending
             self._pending_bytes += _size(pending)
-            if self._pending_bytes > MAX_PENDING_BYTES:
+            if self._pending_bytes > MAX_PENDING_BYTES or self.draining:
                 delay = 0.0
             self._jobs.put(("write", record.id), delay, partial(self._write, record.id), vital=True)
 
     def _write_apart(self, pending: Pending) -> None:
         # The hot tier had lost this one before the next was made: neither has the other's change.
         key = ("write", pending.record.id, pending.record.lineage)
-        self._jobs.put(key, 0.0, partial(self._bring, pending), vital=True)
+        self._apart.add(key)
+        self._jobs.put(key, 0.0, partial(self._bring_apart, key, pending), vital=True)
 
     def note_later(self, written: Record, started: float) -> None:
         """Note in the hot tier that DynamoDB held ``written`` at ``started``."""
@@ -128,12 +143,17 @@ class Writer:
         if self._background and self._hot.atomic and ("renew", id) not in self._jobs:
             self._jobs.put(("renew", id), 0.0, partial(self._renew, id))
 
-    def revoke_later(self, id: str, expires: int) -> None:
-        """Tell DynamoDB of a logout as soon as it answers."""
-        self._revoking.add(id)
+    def revoke_later(self, id: str, expires: int, *, told: bool) -> None:
+        """Tell every region of a logout as soon as it answers. ``told``: one of them knows."""
+        self._revoking[id] = told
         self._jobs.put(
             ("revoke", id), _RETRY_SECONDS, partial(self._revoke, id, expires), vital=True
         )
+
+    def revoke_user_later(self, owner: str, before: float, expires: int) -> None:
+        """Tell the rest of the regions that a user was logged out everywhere."""
+        action = partial(self._revoke_user, owner, before, expires)
+        self._jobs.put(("revoke user", owner), _RETRY_SECONDS, action, vital=True)
 
     def bury_later(self, id: str, expires: int) -> None:
         """Put a tombstone as soon as the hot tier answers: it may still hold the session."""
@@ -154,6 +174,7 @@ class Writer:
     def run_due(self) -> None:
         """Without a background thread: do the due work now."""
         if not self._background:
+            self._polls.run_due(_INLINE_BUDGET)
             self._jobs.run_due(_INLINE_BUDGET)
 
     def hurry(self) -> None:
@@ -166,7 +187,9 @@ class Writer:
 
     def close(self, timeout: float) -> None:
         """Flush and stop. What DynamoDB did not take in time stays in the hot tier only."""
+        self._polls.close()
         left = self.flush(timeout)
+        self._fleet.leave()
         if left:
             self._metrics.count("lost_writes", left)
             logger.error("%d changes did not reach DynamoDB before this process ended.", left)
@@ -177,10 +200,16 @@ class Writer:
             self._metrics.count("hot_lost")
             logger.warning("The hot tier lost its contents; writing what is pending.")
             self.hurry()
+        with contextlib.suppress(HotUnavailable):
+            self._fleet.look()
+        if self.draining:
+            self.hurry()
         if self._cold.is_down:
             with contextlib.suppress(ColdUnavailable):
                 self._cold.read(_NOBODY)  # one probe, and what waits for it goes on
                 self.hurry()
+        with contextlib.suppress(HotUnavailable):
+            self._fleet.tell(self.pending_count)
         return POLL_SECONDS
 
     def _write(self, id: str) -> float | None:
@@ -190,6 +219,12 @@ class Writer:
         again = self._bring(pending)
         if again is None:
             self.settled(pending.record)
+        return again
+
+    def _bring_apart(self, key: Hashable, pending: Pending) -> float | None:
+        again = self._bring(pending)
+        if again is None:
+            self._apart.discard(key)
         return again
 
     def _bring(self, pending: Pending) -> float | None:
@@ -230,11 +265,18 @@ class Writer:
     def _revoke(self, id: str, expires: int) -> float | None:
         try:
             if not self._cold.revoke(id, expires):
+                self._revoking[id] = True
                 return _RETRY_SECONDS
         except ColdUnavailable:
             return _RETRY_SECONDS
-        self._revoking.discard(id)
+        self._revoking.pop(id, None)
         return None
+
+    def _revoke_user(self, owner: str, before: float, expires: int) -> float | None:
+        with contextlib.suppress(ColdUnavailable):
+            if self._cold.revoke_user(owner, before, expires):
+                return None
+        return _RETRY_SECONDS
 
     def _bury(self, id: str, expires: int) -> float | None:
         if self._now() >= expires:

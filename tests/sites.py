@@ -13,6 +13,7 @@ from django_dynamo_failover.breaker import Breaker
 from django_dynamo_failover.cold import ColdTier, GuardedRegion
 from django_dynamo_failover.conf import Region
 from django_dynamo_failover.dynamo import DynamoTable
+from django_dynamo_failover.fleet import Fleet
 from django_dynamo_failover.hot import HotTier, State
 from django_dynamo_failover.keys import Keyring, storage_id
 from django_dynamo_failover.metrics import Metrics
@@ -80,6 +81,7 @@ class Site:
         self.hot = HotTier(
             lambda: self.cache, KEYRING, self.metrics, lambda: Breaker(clock=clock), now=clock
         )
+        self.fleet = Fleet(self.hot, now=clock)
         #: Lets many failures pass, unless a test opens it.
         self.cold_breaker = Breaker(threshold=1000, clock=clock)
         region = GuardedRegion(table, self.cold_breaker)

@@ -69,6 +69,7 @@ def site(engine, settings, monkeypatch):
     ]
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     engine.configure(NEW_SESSION_DELAY=3600, BOTO_SESSION=BOTO_SESSION)
+    assert engine.runtime  # has begun to watch the hot tier
     return engine
 
 
@@ -83,14 +84,14 @@ def browser(site):
 
 def wait_for_background():
     """Wait until the background thread has done all that is not put off."""
-    jobs = runtime.current().writer._jobs
+    writer = runtime.current().writer
 
-    def is_quiet():
+    def is_quiet(jobs):
         with jobs._changed:
             soon = jobs._clock() + 60
             return not jobs._running and all(job.due > soon for job in jobs._jobs.values())
 
-    eventually(is_quiet)
+    eventually(lambda: is_quiet(writer._polls) and is_quiet(writer._jobs))
 
 
 @dataclass

@@ -17,19 +17,19 @@ MAX_LINES = 350
 # loads by its name in CACHES.
 LAYERS = [
     {"exceptions", "keys", "breaker", "metrics", "signals", "scheduler", "singleflight", "merge"},
-    {"conf", "record"},
+    {"conf", "record", "orders"},
     {"payload"},
     {"changes"},
     {"guarded", "dynamo_client"},
     {"hot", "dynamo"},
-    {"cold", "dynamo_admin"},
+    {"cold", "dynamo_admin", "fleet"},
     {"reconcile"},
     {"writer"},
     {"saving"},
-    {"store", "fleet"},
+    {"store"},
     {"runtime"},
     {"sessions", "health"},
-    {"middleware"},
+    {"middleware", "users"},
     {"checks", "models", "views"},
     {"admin", "apps", "urls", "management"},
 ]

@@ -57,9 +57,12 @@ def cache(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def engine(make_engine):
+def engine(make_engine, cache):
     """The hot tier only: while that is down, none can answer."""
-    return make_engine(cache={"BACKEND": "tests.test_middleware.FlakyCache"})
+    engine = make_engine(cache={"BACKEND": "tests.test_middleware.FlakyCache"})
+    assert engine.runtime  # has asked the hot tier for its orders
+    cache.calls = 0
+    return engine
 
 
 @pytest.fixture

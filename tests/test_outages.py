@@ -866,7 +866,7 @@ class TestAnonymous:
             mend(hot)
             mend(cold)
             until_dynamodb_is_asked(shop)
-            until(shop.runtime.store._hot._shards[0].breaker.allow)
+            until(shop.runtime.store._hot._cache._shards[0].breaker.allow)
             return HttpResponse("done")
 
         mount(view)

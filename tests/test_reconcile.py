@@ -212,7 +212,7 @@ def test_no_item_is_no_proof_for_a_known_session_while_a_region_is_down(site, mo
     opened = site.open()
     delete(site)
     read = site.cold.read
-    monkeypatch.setattr(site.cold, "read", lambda id: replace(read(id), complete=False))
+    monkeypatch.setattr(site.cold, "read", lambda *args: replace(read(*args), complete=False))
     assert site.reconciler.read(ID) is None
     with pytest.raises(ColdUnavailable):
         site.reconciler.read(ID, opened)
@@ -485,7 +485,7 @@ def test_a_failed_condition_proves_nothing_while_a_region_is_down(site, monkeypa
     record = site.save(b"second")
     delete(site)
     read = site.cold.read
-    monkeypatch.setattr(site.cold, "read", lambda id: replace(read(id), complete=False))
+    monkeypatch.setattr(site.cold, "read", lambda *args: replace(read(*args), complete=False))
     with pytest.raises(ColdUnavailable):
         site.write(record)
 
@@ -751,7 +751,7 @@ def test_an_outage_of_a_region_ends_no_session_that_another_one_lacks(site, monk
     opened = site.open()
     delete(site)
     read = site.cold.read
-    monkeypatch.setattr(site.cold, "read", lambda id: replace(read(id), complete=False))
+    monkeypatch.setattr(site.cold, "read", lambda *args: replace(read(*args), complete=False))
     with pytest.raises(ColdUnavailable):
         site.renew()
     assert site.held() == opened

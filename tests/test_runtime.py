@@ -374,7 +374,7 @@ def test_a_receiver_that_raises_stops_nothing(make_engine, caplog):
 
     signals.tier_down.connect(fail)
     try:
-        breaker = runtime.current().store._hot._shards[0].breaker
+        breaker = runtime.current().store._hot._cache._shards[0].breaker
         breaker.failure()
     finally:
         signals.tier_down.disconnect(fail)

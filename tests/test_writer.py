@@ -55,6 +55,7 @@ def writer(site, clock):
         site.reconciler,
         site.hot,
         site.cold,
+        site.fleet,
         site.metrics,
         background=False,
         now=clock,
@@ -69,14 +70,23 @@ def make_writer(site, clock):
 
     def make_writer():
         writers.append(
-            Writer(site.reconciler, site.hot, site.cold, site.metrics, background=True, now=clock)
+            Writer(
+                site.reconciler,
+                site.hot,
+                site.cold,
+                site.fleet,
+                site.metrics,
+                background=True,
+                now=clock,
+            )
         )
         return writers[-1]
 
     yield make_writer
     for writer in writers:
         writer._jobs.close()
-        for thread in writer._jobs._threads:
+        writer._polls.close()
+        for thread in writer._jobs._threads + writer._polls._threads:
             thread.join(WAIT)
             assert not thread.is_alive()
 
@@ -468,15 +478,15 @@ def test_the_hot_tier_is_watched_whatever_somebody_plants_in_it(memcached, site,
     site.lose()
     clock.tick(POLL_SECONDS)
     writer.run_due()
-    assert "poll" in writer._jobs
+    assert "poll" in writer._polls
     assert 1 <= site.counts("hot_lost")[0] <= 2
 
 
 def test_without_a_cold_tier_nothing_is_watched(site):
     cold = ColdTier([], site.metrics, deadline=1)
-    writer = Writer(site.reconciler, site.hot, cold, site.metrics, background=True)
+    writer = Writer(site.reconciler, site.hot, cold, site.fleet, site.metrics, background=True)
     writer.start()
-    assert writer._jobs._threads == []
+    assert writer._polls._threads == []
 
 
 # --- Noting, renewing, ending -----------------------------------------------------------------
@@ -522,6 +532,7 @@ def renewing(site, clock):
         site.reconciler,
         site.hot,
         site.cold,
+        site.fleet,
         site.metrics,
         background=True,
         threads=0,
@@ -580,7 +591,13 @@ def test_without_compare_and_swap_no_lease_is_renewed_early(request, site, clock
     plain = Site(LocMemCache(request.node.nodeid, {}), site.table, clock)
     plain.open()
     renewing = Writer(
-        plain.reconciler, plain.hot, plain.cold, plain.metrics, background=True, threads=0
+        plain.reconciler,
+        plain.hot,
+        plain.cold,
+        plain.fleet,
+        plain.metrics,
+        background=True,
+        threads=0,
     )
     dynamodb.reset_requests()
     renewing.renew_later(ID)
@@ -591,7 +608,7 @@ def test_without_compare_and_swap_no_lease_is_renewed_early(request, site, clock
 def test_a_logout_reaches_dynamodb_as_soon_as_that_answers(site, writer, dynamodb, clock):
     site.open()
     throttle(dynamodb)
-    writer.revoke_later(ID, int(NOW) + LIFETIME)
+    writer.revoke_later(ID, int(NOW) + LIFETIME, told=False)
     for _ in range(3):
         clock.tick(1)
         writer.run_due()
@@ -607,7 +624,7 @@ def test_a_logout_reaches_dynamodb_as_soon_as_that_answers(site, writer, dynamod
 def test_a_logout_is_told_until_every_region_has_heard_of_it(site, writer, clock, monkeypatch):
     answers = [False, False, True]
     monkeypatch.setattr(site.cold, "revoke", lambda id, expires: answers.pop(0))
-    writer.revoke_later(ID, int(NOW) + LIFETIME)
+    writer.revoke_later(ID, int(NOW) + LIFETIME, told=False)
     for left in [2, 1]:
         clock.tick(1)
         writer.run_due()
@@ -632,7 +649,7 @@ def test_a_logout_is_known_also_while_dynamodb_is_being_told(site, make_writer, 
         return revoke(id, expires)
 
     monkeypatch.setattr(site.cold, "revoke", slow)
-    writer.revoke_later(ID, int(NOW) + LIFETIME)
+    writer.revoke_later(ID, int(NOW) + LIFETIME, told=False)
     assert asked.wait(WAIT)
     known = writer.is_revoked(ID)
     go.set()
@@ -649,7 +666,7 @@ def test_a_logout_is_known_at_every_moment_of_an_outage(site, make_writer, monke
 
     monkeypatch.setattr(site.cold, "revoke", fail)
     with threads_in_a_hurry():
-        writer.revoke_later(ID, int(NOW) + LIFETIME)
+        writer.revoke_later(ID, int(NOW) + LIFETIME, told=False)
         until = time.monotonic() + 0.5
         while time.monotonic() < until:
             assert writer.is_revoked(ID)
