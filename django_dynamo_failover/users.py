@@ -11,19 +11,22 @@ _PATIENCE = 5.0
 
 
 def revoke_user_sessions(*users: Any, keep: Any = None) -> bool:
-    """End all sessions that these users have anywhere, except ``keep`` (a ``request.session``).
+    """End all sessions that these users have anywhere.
 
-    What was logged in before now is over: at this site once this returns, at any other within one
-    lease (``WRITE_INTERVAL``). Returns False if some process of this site could not be told in 5
-    seconds and may take as long as another site. Takes about as long as the processes take to hear
-    of it, 2 seconds; give it many users at a time.
+    ``users``: instances of ``AUTH_USER_MODEL``. Whatever was logged in before now is over: at this
+    site once this returns, at any other within one lease (``WRITE_INTERVAL``). ``keep`` is the
+    session of the request that asks for it, if its user is to stay.
 
-    Raises ``SessionUnavailable`` when DynamoDB does not answer: nothing is promised then.
+    Waits up to 2 seconds until every process of this site knows; give it many users at a time.
+    Returns False if after 5 seconds some process could not be told: that may take one lease too.
+    Raises ``SessionUnavailable`` when DynamoDB does not answer: then nothing is promised.
     """
     run = runtime.current()
     ids = [user._meta.pk.value_to_string(user) for user in users]  # noqa: SLF001, as login() does
     owners = [owner for id in ids for owner in run.keyring.owners(id)]
-    told = run.store.revoke_users(owners, time.time(), _PATIENCE)
-    if isinstance(keep, SessionStore):
+    before = time.time()
+    if isinstance(keep, SessionStore) and keep.session_key:
+        # First: another request of this session would end it for good.
         keep.log_in_anew()
-    return told
+        keep.save()
+    return run.store.revoke_users(owners, before, _PATIENCE)
