@@ -16,15 +16,13 @@ from .exceptions import (
     ConditionFailed,
     HotUnavailable,
     SessionEnded,
-    SessionUnreadable,
-    Unreadable,
     ValueTooLarge,
 )
 from .hot import HotAnswer, HotTier, State
 from .keys import Keyring, label
 from .metrics import Metrics
-from .payload import Login, login_of
-from .record import MAX_PAYLOAD_BYTES, ColdItem, Record, decode_cold, encode_cold
+from .reader import Reader
+from .record import MAX_PAYLOAD_BYTES, Record, encode_cold
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +77,7 @@ class Reconciler:
     ) -> None:
         self._hot = hot
         self._cold = cold
+        self._reader = Reader(cold, keyring, metrics, now=now)
         self._keyring = keyring
         self._metrics = metrics
         self._lease = lease
@@ -86,46 +85,8 @@ class Reconciler:
         self._unnoted: dict[str, tuple[Record, float]] = {}
 
     def read(self, id: str, known: Record | None = None) -> Record | None:
-        """Return what DynamoDB holds of a session; None if there is none, or it has expired.
-
-        Raises ``SessionEnded`` if it is revoked. With ``known``, a record that DynamoDB is known
-        to have held, "none" is believed only if every region says so.
-        """
-        return self._look(id, known, known)[0]
-
-    def _look(
-        self, id: str, known: Record | None, held: Record | None
-    ) -> tuple[Record | None, ColdItem | None]:
-        """See ``read``. ``held`` tells whose session it is likely to be: one request less."""
-        try:
-            return self._ask(id, known, login_of(held.payload) if held is not None else None)
-        except Unreadable as error:
-            self._metrics.count("cold_unreadable")
-            logger.error(  # noqa: TRY400
-                "Session %s: %s; refused, and left as it is.", label(id), error
-            )
-            raise SessionUnreadable(str(error)) from None
-
-    def _ask(
-        self, id: str, known: Record | None, login: Login | None
-    ) -> tuple[Record | None, ColdItem | None]:
-        asked = login.owner if login is not None else None
-        answer = self._cold.read(id, asked)
-        item = answer.item
-        if answer.revoked:
-            raise SessionEnded("it was revoked")
-        if item is None and known is not None and not answer.complete:
-            raise ColdUnavailable("the region that knows may be one that does not answer")
-        record = None
-        if item is not None:
-            record = decode_cold(item, self._keyring, self._now())  # also an expiry may be forged
-            login = login_of(record.payload)
-        if login is not None:
-            known_owner = login.owner == asked
-            over = answer.logins_over if known_owner else self._cold.read_user(login.owner)
-            if login.since < over:
-                raise SessionEnded("its user was logged out everywhere")
-        return (record if record is not None and record.expires > self._now() else None), item
+        """Return what DynamoDB holds of a session. See ``Reader.read``."""
+        return self._reader.read(id, known)
 
     def write(self, record: Record, *, ordered: bool) -> Verdict:
         """Write a record unless DynamoDB has moved on, or the session has ended.
@@ -144,7 +105,9 @@ class Reconciler:
             else:
                 return _WRITTEN
             try:
-                theirs, found = self._look(record.id, record if record.base else None, record)
+                theirs, found = self._reader.look(
+                    record.id, record if record.base else None, record
+                )
             except SessionEnded:
                 return _ENDED
             if found is not None and found.nonce == item.nonce:
@@ -184,7 +147,7 @@ class Reconciler:
         self._metrics.count("renewed")
         started = self._now()
         try:
-            found, item = self._look(record.id, record if record.base else None, record)
+            found, item = self._reader.look(record.id, record, is_known=bool(record.base))
         except SessionEnded:
             self.end(record.id)
             return None

@@ -23,6 +23,7 @@ LAYERS = [
     {"guarded", "dynamo_client"},
     {"hot", "dynamo"},
     {"cold", "dynamo_admin", "fleet"},
+    {"reader"},
     {"reconcile"},
     {"writer"},
     {"saving"},
