@@ -14,6 +14,8 @@ class Breaker:
     that never reports back (its thread died) is given up after ``probe_timeout`` seconds.
 
     Does no I/O and never waits: ``allow()`` before the call, ``success()`` or ``failure()`` after.
+    With ``probed_apart`` no caller is made the probe: somebody in the background asks
+    ``allow_probe()`` instead.
     """
 
     def __init__(
@@ -23,6 +25,7 @@ class Breaker:
         first_wait: float = 1.0,
         longest_wait: float = 15.0,
         probe_timeout: float = 10.0,
+        probed_apart: bool = False,
         clock: Callable[[], float] = time.monotonic,
         on_change: Callable[[bool], None] | None = None,
     ) -> None:
@@ -30,6 +33,7 @@ class Breaker:
         self._first_wait = first_wait
         self._longest_wait = longest_wait
         self._probe_timeout = probe_timeout
+        self._probed_apart = probed_apart
         self._clock = clock
         #: Called with True when it closes and False when it opens, outside the lock.
         self.on_change = on_change
@@ -49,6 +53,10 @@ class Breaker:
         """Tell whether to make the call; a True while open makes the caller the probe."""
         if self._closed:  # without the lock: the page hit of every healthy day
             return True
+        return not self._probed_apart and self.allow_probe()
+
+    def allow_probe(self) -> bool:
+        """Tell whether to probe now. True also if it is closed by now."""
         with self._lock:
             now = self._clock()
             if self._closed:

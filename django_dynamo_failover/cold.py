@@ -6,13 +6,14 @@ A call goes to the nearest region that answers, inside one deadline.
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from .breaker import Breaker
 from .dynamo import DynamoTable
-from .exceptions import ColdMisconfigured, ColdUnavailable
+from .exceptions import ColdMisconfigured, ColdThrottled, ColdUnavailable
+from .limiter import Limiter
 from .metrics import Metrics
 from .record import ColdAnswer, ColdItem
 
@@ -20,13 +21,25 @@ logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
+#: What is to be done in a region, until when.
+_Operation = Callable[[DynamoTable, float], _T]
+
+#: The id of no session, to see whether DynamoDB answers.
+_NOBODY = "0" * 64
+
+
+def _line() -> Limiter:
+    return Limiter(50)
+
 
 @dataclass(frozen=True, slots=True)
 class GuardedRegion:
-    """A table and the breaker in front of it."""
+    """A table, the breaker in front of it, and who may ask it at the same time."""
 
     table: DynamoTable
     breaker: Breaker
+    reads: Limiter = field(default_factory=_line)
+    writes: Limiter = field(default_factory=_line)
 
 
 class ColdTier:
@@ -58,8 +71,13 @@ class ColdTier:
 
     @property
     def is_down(self) -> bool:
-        """Whether no region is thought to answer. ``read`` is what finds out."""
+        """Whether no region is thought to answer. ``probe`` is what finds out."""
         return not any(region.breaker.closed for region in self._regions)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether every region is thought to answer."""
+        return all(region.breaker.closed for region in self._regions)
 
     def warm(self) -> None:
         """Start making the clients, off the request path. Returns at once."""
@@ -71,18 +89,28 @@ class ColdTier:
         for region in self._regions:
             region.table.client.wait(timeout)
 
+    def probe(self) -> bool:
+        """Ask each region that is thought to be down, if that is due; tell if one answers again."""
+        back = False
+        for region in self._regions:
+            if not region.breaker.closed and region.breaker.allow_probe():
+                until = self._monotonic() + self._deadline
+                with contextlib.suppress(ColdUnavailable):
+                    self._ask(region, until, "cold_reads", _look_for_nobody, allowed=True)
+                    back = True
+        return back
+
     def read(self, id: str, owner: str | None = None) -> ColdAnswer:
         """Return what DynamoDB knows of a session, and with ``owner`` of that user.
 
         A region that was written to a moment ago may not have replicated yet, so that "no item"
         is believed only when every region that can be reached says so.
         """
-        until = self._monotonic() + self._deadline
         answers = []
-        for region in self._regions:
+        for region, until in self._shares():
             try:
-                answer = self._call(
-                    region, "cold_reads", until, lambda table: table.read(id, until, owner)
+                answer = self._read(
+                    region, until, lambda table, until: table.read(id, until, owner)
                 )
             except ColdUnavailable:
                 continue
@@ -95,18 +123,21 @@ class ColdTier:
 
     def read_user(self, owner: str) -> float:
         """Return before when a user's logins are over, 0 if they never were."""
-        return self._first("cold_reads", lambda table, until: table.read_user(owner, until))
+        for region, until in self._shares():
+            with contextlib.suppress(ColdUnavailable):
+                return self._read(region, until, lambda table, until: table.read_user(owner, until))
+        raise ColdUnavailable("no region answers")
 
     def put_new(self, item: ColdItem) -> None:
         """Write the first item of a session. Raises ``ConditionFailed`` if there is one."""
-        self._first("cold_writes", lambda table, until: table.put_new(item, self._now(), until))
+        self._put(lambda table, until: table.put_new(item, self._now(), until))
 
     def put_over(self, item: ColdItem, base: int, site: str) -> None:
         """Write an item over version ``base``, or over any earlier one that ``site`` wrote.
 
         An empty ``site`` matches none. Raises ``ConditionFailed``.
         """
-        self._first("cold_writes", lambda table, until: table.put_over(item, base, site, until))
+        self._put(lambda table, until: table.put_over(item, base, site, until))
 
     def revoke(self, id: str, expires: int) -> bool:
         """Delete a session and record until ``expires`` that it is revoked, in every region.
@@ -131,38 +162,75 @@ class ColdTier:
         now = self._now()
         return sum(table.delete_expired(id, now) for id in table.expired(now))
 
-    def _first(self, counter: str, operation: Callable[[DynamoTable, float], _T]) -> _T:
-        until = self._monotonic() + self._deadline
-        for region in self._regions:
+    def _shares(self) -> Iterator[tuple[GuardedRegion, float]]:
+        """Yield each region, and until when to ask it: what is left, shared with those to come."""
+        end = self._monotonic() + self._deadline
+        for number, region in enumerate(self._regions):
+            others = sum(other.breaker.closed for other in self._regions[number + 1 :])
+            now = self._monotonic()
+            yield region, now + (end - now) / (1 + others)
+
+    def _put(self, operation: _Operation[None]) -> None:
+        for region, until in self._shares():
             with contextlib.suppress(ColdUnavailable):
-                return self._call(region, counter, until, lambda table: operation(table, until))
+                self._in_line(region.writes, region, until, "cold_writes", operation)
+                return
         raise ColdUnavailable("no region answers")
 
-    def _everywhere(self, operation: Callable[[DynamoTable, float], None]) -> bool:
-        until = self._monotonic() + self._deadline
+    def _everywhere(self, operation: _Operation[None]) -> bool:
         done = 0
-        for region in self._regions:
+        for region, until in self._shares():
             with contextlib.suppress(ColdUnavailable):
-                self._call(region, "cold_writes", until, lambda table: operation(table, until))
+                self._ask(region, until, "cold_writes", operation)  # a logout waits in no line
                 done += 1
         if not done:
             raise ColdUnavailable("no region answers")
         return done == len(self._regions)
 
-    def _call(
+    def _read(self, region: GuardedRegion, until: float, operation: _Operation[_T]) -> _T:
+        return self._in_line(region.reads, region, until, "cold_reads", operation)
+
+    def _in_line(
+        self,
+        line: Limiter,
+        region: GuardedRegion,
+        until: float,
+        counter: str,
+        operation: _Operation[_T],
+    ) -> _T:
+        if not line.enter(until):
+            self._metrics.count("cold_refused")
+            raise ColdUnavailable("not asked: too many are waiting")
+        client = region.table.client
+        began, throttles = self._monotonic(), client.throttles
+        try:
+            return self._ask(region, until, counter, operation)
+        finally:
+            took = self._monotonic() - began
+            line.leave(took, throttled=client.throttles != throttles)
+
+    def _ask(
         self,
         region: GuardedRegion,
-        counter: str,
         until: float,
-        operation: Callable[[DynamoTable], _T],
+        counter: str,
+        operation: _Operation[_T],
+        *,
+        allowed: bool = False,
     ) -> _T:
         if self._monotonic() >= until:  # which is no fault of this region
             raise ColdUnavailable("the deadline has passed")
-        if not region.breaker.allow():
+        if not allowed and not region.breaker.allow():
             raise ColdUnavailable("not asked: it was down a moment ago")
         self._metrics.count(counter)
         try:
-            result = operation(region.table)
+            result = operation(region.table, until)
+        except ColdThrottled as error:
+            # It is well, and asked less from now on: to ask no more would only lose time.
+            self._metrics.count("cold_throttled")
+            logger.warning("DynamoDB in %s: %s", region.table.name, error)
+            region.breaker.success()
+            raise
         except ColdUnavailable as error:
             self._metrics.count("cold_errors")
             level = logging.ERROR if isinstance(error, ColdMisconfigured) else logging.WARNING
@@ -175,3 +243,7 @@ class ColdTier:
             raise
         region.breaker.success()
         return result
+
+
+def _look_for_nobody(table: DynamoTable, until: float) -> None:
+    table.read(_NOBODY, until)

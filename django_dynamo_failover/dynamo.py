@@ -8,7 +8,7 @@ from typing import Any
 
 from .conf import Region
 from .dynamo_client import DynamoClient
-from .exceptions import ColdUnavailable, ConditionFailed, Unreadable, ValueTooLarge
+from .exceptions import ColdThrottled, ColdUnavailable, ConditionFailed, Unreadable, ValueTooLarge
 from .record import ColdAnswer, ColdItem
 
 #: DynamoDB's own limit, which counts the names of the attributes too.
@@ -123,7 +123,7 @@ class DynamoTable:
         tries = 0
         while left:
             if tries:
-                self.client.pause(tries, until, ColdUnavailable("BatchWriteItem: UnprocessedItems"))
+                self.client.pause(tries, until, ColdThrottled("BatchWriteItem: UnprocessedItems"))
             tries += 1
             left = self._write(left, until)
 
@@ -191,7 +191,7 @@ class DynamoTable:
         tries = 0
         while missing:
             if tries:
-                self.client.pause(tries, until, ColdUnavailable("BatchGetItem: UnprocessedKeys"))
+                self.client.pause(tries, until, ColdThrottled("BatchGetItem: UnprocessedKeys"))
             tries += 1
             items, missing = self._get(missing, until)
             found.update((_id_of(item), item) for item in items)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .conf import Region
 from .exceptions import (
     ColdMisconfigured,
+    ColdThrottled,
     ColdUnavailable,
     ConditionFailed,
     FailoverError,
@@ -51,6 +52,16 @@ _MISCONFIGURED_CODES = frozenset(
         "UnknownOperationException",
         "UnrecognizedClientException",
         "ValidationException",
+    }
+)
+#: The region is well, but asked too much.
+_THROTTLED_CODES = frozenset(
+    {
+        "LimitExceededException",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "Throttling",
+        "ThrottlingException",
     }
 )
 _MISCONFIGURED_CLASSES = (
@@ -97,6 +108,8 @@ class DynamoClient:
         self._attempts = attempts
         self._max_connections = max_connections
         self._make_session = make_session
+        #: How often the region has said that it was asked too much.
+        self.throttles = 0
         self._maker = _ClientMaker(self._make)
 
     def warm(self) -> None:
@@ -119,9 +132,10 @@ class DynamoClient:
     ) -> T:
         """Return what one request answers. Its errors become those of this package.
 
-        Not botocore's own retries: they know no deadline, and sleep up to a second.
+        Up to ``attempts`` times, by default as often as was said at the beginning; a request that
+        is throttled as often as there is time. Not botocore's own retries: they know no deadline.
         """
-        attempt = 0
+        attempt = failures = 0
         while True:
             attempt += 1
             client = self._own_maker().client(until)
@@ -133,7 +147,11 @@ class DynamoClient:
             except Exception as error:
                 failure = _translate(error, operation)
             # Raised out here, it does not carry botocore's error, whose text may say too much.
-            if attempt >= (attempts or self._attempts) or isinstance(failure, _FINAL):
+            if isinstance(failure, ColdThrottled):
+                self.throttles += 1
+            else:
+                failures += 1
+            if failures >= (attempts or self._attempts) or isinstance(failure, _FINAL):
                 raise failure
             ended = time.monotonic()
             self.pause(attempt, until - (ended - started), failure)
@@ -256,6 +274,8 @@ def _translate(error: Exception, operation: str) -> FailoverError:
             return ConditionFailed(text)
         if code == "ValidationException" and "Item size" in str(details.get("Message")):
             return ValueTooLarge(text)
+        if code in _THROTTLED_CODES:
+            return ColdThrottled(text)
         return (ColdMisconfigured if code in _MISCONFIGURED_CODES else ColdUnavailable)(text)
     classes = tuple(getattr(botocore, name) for name in _MISCONFIGURED_CLASSES)
     return (ColdMisconfigured if isinstance(error, classes) else ColdUnavailable)(text)

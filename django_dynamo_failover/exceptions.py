@@ -44,6 +44,10 @@ class ColdUnavailable(TierUnavailable):
     """No region of DynamoDB gave an answer within the deadline."""
 
 
+class ColdThrottled(ColdUnavailable):
+    """DynamoDB has no capacity left for the table, though it is there."""
+
+
 class ColdMisconfigured(ColdUnavailable):
     """DynamoDB refuses for a reason that a retry does not cure: table, permission, key schema."""
 

@@ -90,6 +90,13 @@ class GuardedCache:
             number += 1
         return [keys[server] for server in sorted(keys)]
 
+    def probe(self) -> None:
+        """Ask each server that is thought to be down whether it answers, if that is due."""
+        for shard in self._shards:
+            if not shard.breaker.closed and shard.breaker.allow_probe():
+                with contextlib.suppress(HotUnavailable):
+                    self._ask(shard, _read_token, shard.token_key)
+
     def check_tokens(self) -> bool:
         """Look whether each server still has its site token; tell if one lost its contents."""
         lost = False
@@ -109,6 +116,9 @@ class GuardedCache:
         shard = self._shard(key)
         if not shard.breaker.allow() and not insist:
             raise HotUnavailable("not asked: it was down a moment ago")
+        return self._ask(shard, operation, key, *args)
+
+    def _ask(self, shard: _Shard, operation: Callable[..., _T], key: str, *args: Any) -> _T:
         try:
             result = operation(self._get_cache(), key, *args)
         except Unreadable:

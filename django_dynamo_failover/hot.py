@@ -142,6 +142,10 @@ class HotTier:
         """Tell whether its server was there ever since a record last agreed with DynamoDB."""
         return record.agreed_at >= self._cache.trusted_after(_PREFIX + record.id)
 
+    def probe(self) -> None:
+        """Ask each server that is thought to be down whether it answers, if that is due."""
+        self._cache.probe()
+
     def check_tokens(self) -> bool:
         """Look whether each server still has its site token; tell if one lost its contents."""
         return self._cache.check_tokens()

@@ -15,6 +15,8 @@ COUNTERS = {
     "cold_reads": "Reads sent to DynamoDB.",
     "cold_writes": "Writes sent to DynamoDB.",
     "cold_errors": "Calls to DynamoDB that failed.",
+    "cold_throttled": "Calls to DynamoDB that failed as the table had no capacity left.",
+    "cold_refused": "Calls to DynamoDB that were not made, as too many were waiting.",
     "cold_unreadable": "DynamoDB items refused: corrupt, forged or of an unknown format.",
     "restored": "Sessions brought back from DynamoDB.",
     "renewed": "Leases renewed.",

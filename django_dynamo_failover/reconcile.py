@@ -105,9 +105,7 @@ class Reconciler:
             else:
                 return _WRITTEN
             try:
-                theirs, found = self._reader.look(
-                    record.id, record if record.base else None, record
-                )
+                theirs, found = self._reader.look(record.id, record, is_known=bool(record.base))
             except SessionEnded:
                 return _ENDED
             if found is not None and found.nonce == item.nonce:

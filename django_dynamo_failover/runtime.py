@@ -27,6 +27,7 @@ from .dynamo import DynamoTable
 from .fleet import Fleet
 from .hot import HotTier
 from .keys import Keyring
+from .limiter import Limiter
 from .metrics import Metrics
 from .payload import PayloadCodec
 from .reconcile import Reconciler
@@ -119,24 +120,31 @@ def build(config: Config) -> Runtime:
     alias = settings.SESSION_CACHE_ALIAS
     metrics = Metrics()
     keyring = Keyring([settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS])
-    hot_breakers: list[Breaker] = []
+    breakers: list[tuple[str, Breaker]] = []
 
-    def make_hot_breaker() -> Breaker:
-        hot_breakers.append(Breaker())
-        return hot_breakers[-1]
+    def make_breaker(tier: str, threshold: int) -> Breaker:
+        # Without a background thread the requests themselves find out when a tier is back.
+        breaker = Breaker(threshold=threshold, probed_apart=config.background)
+        breakers.append((tier, breaker))
+        return breaker
 
-    hot = HotTier(lambda: caches[alias], keyring, metrics, make_hot_breaker)
+    hot = HotTier(lambda: caches[alias], keyring, metrics, lambda: make_breaker("hot", 1))
     regions = [
         # A call has had a second attempt already; even so one failure is not yet an outage.
-        GuardedRegion(table, Breaker(threshold=2, on_change=partial(_announce, table.name)))
+        GuardedRegion(
+            table,
+            make_breaker(table.name, 2),
+            Limiter(config.max_connections),
+            Limiter(config.max_connections),
+        )
         for table in tables(config)
     ]
     cold = ColdTier(regions, metrics, deadline=config.deadline)
     reconciler = Reconciler(hot, cold, keyring, metrics, lease=config.write_interval)
     fleet = Fleet(hot, site=config.site)
     writer = Writer(reconciler, hot, cold, fleet, metrics, background=config.background)
-    for breaker in hot_breakers:
-        breaker.on_change = partial(_hot_changed, writer)
+    for tier, breaker in breakers:
+        breaker.on_change = partial(_changed, tier, writer)
     return Runtime(
         config=config,
         keyring=keyring,
@@ -168,15 +176,13 @@ def _flush_at_exit_of_multiprocessing() -> None:
         util.Finalize(None, reset, exitpriority=0)
 
 
-def _announce(tier: str, up: bool) -> None:
+def _changed(tier: str, writer: Writer, up: bool) -> None:
     logger.warning("%s: %s.", tier, "answers again" if up else "does not answer")
-    (tier_up if up else tier_down).send_robust(sender=Runtime, tier=tier)
-
-
-def _hot_changed(writer: Writer, up: bool) -> None:
     if not up:
-        writer.hurry()
-    _announce("hot", up)
+        writer.probe_later()
+        if tier == "hot":
+            writer.hurry()
+    (tier_up if up else tier_down).send_robust(sender=Runtime, tier=tier)
 
 
 def _reset_on_setting(*, setting: str, **kwargs: Any) -> None:

@@ -33,8 +33,8 @@ _RETRY_SECONDS = 1.0
 #: Due work inside one request takes no longer than this, and one job, in seconds.
 _INLINE_BUDGET = 0.05
 
-#: The id of no session, to see whether DynamoDB answers.
-_NOBODY = "0" * 64
+#: How often it is asked whether a tier that is down is due for a probe, in seconds.
+_PROBE_SECONDS = 0.5
 
 #: Pending payloads beyond this many bytes in one process are written early.
 MAX_PENDING_BYTES = 64 * 1024 * 1024
@@ -69,7 +69,7 @@ class Writer:
         self._now = now
         self._jobs = Scheduler(threads=threads if background else 0, clock=monotonic)
         # A thread of its own: a poll that waited behind thousands of writes would be late.
-        self._polls = Scheduler(threads=1 if background else 0, clock=monotonic)
+        self._polls = Scheduler(threads=min(threads, 1) if background else 0, clock=monotonic)
         self._lock = threading.Lock()
         self._pending: dict[str, Pending] = {}
         self._pending_bytes = 0
@@ -81,7 +81,7 @@ class Writer:
         with contextlib.suppress(HotUnavailable):
             self._fleet.look()
         if self._cold.exists:
-            self._polls.put("poll", 0.0, self._poll)
+            self._polls.put("poll", 0.0, self._poll, vital=True)
 
     @property
     def draining(self) -> bool:
@@ -177,6 +177,10 @@ class Writer:
             self._polls.run_due(_INLINE_BUDGET)
             self._jobs.run_due(_INLINE_BUDGET)
 
+    def probe_later(self) -> None:
+        """Find out when a tier that has gone down answers again: no request is to wait for that."""
+        self._polls.put("probe", _PROBE_SECONDS, self._probe, vital=True)
+
     def hurry(self) -> None:
         """Write what is pending now: the hot tier, which has it too, is down or empty."""
         self._jobs.hurry()
@@ -204,13 +208,15 @@ class Writer:
             self._fleet.look()
         if self.draining:
             self.hurry()
-        if self._cold.is_down:
-            with contextlib.suppress(ColdUnavailable):
-                self._cold.read(_NOBODY)  # one probe, and what waits for it goes on
-                self.hurry()
         with contextlib.suppress(HotUnavailable):
             self._fleet.tell(self.pending_count)
         return POLL_SECONDS
+
+    def _probe(self) -> float | None:
+        self._hot.probe()
+        if self._cold.probe():
+            self.hurry()  # what has waited for it
+        return None if self._hot.is_up and self._cold.is_up else _PROBE_SECONDS
 
     def _write(self, id: str) -> float | None:
         pending = self._pending.get(id)

@@ -225,3 +225,15 @@ def test_of_many_threads_that_fail_one_opens_it(make, told):
             list(pool.map(lambda _: fail(), range(threads)))
             assert told == [False, True] * (number - 1) + [False]
             breaker.success()
+
+
+def test_probed_apart_no_caller_waits_for_a_probe():
+    clock = Clock()
+    breaker = Breaker(probed_apart=True, clock=clock)
+    breaker.failure()
+    clock.tick(60)
+    assert not breaker.allow()
+    assert breaker.allow_probe()
+    assert not breaker.allow_probe()
+    breaker.success()
+    assert breaker.allow()

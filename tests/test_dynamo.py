@@ -24,6 +24,7 @@ from django_dynamo_failover.dynamo import MAX_ITEM_BYTES, DynamoTable
 from django_dynamo_failover.dynamo_client import _translate
 from django_dynamo_failover.exceptions import (
     ColdMisconfigured,
+    ColdThrottled,
     ColdUnavailable,
     ConditionFailed,
     FailoverError,
@@ -306,7 +307,7 @@ def test_a_failure_that_passes_is_not_seen(dynamodb, sessions, failure):
 
 
 @pytest.mark.parametrize("attempts", [1, 3])
-@pytest.mark.parametrize("failure", PASSING)
+@pytest.mark.parametrize("failure", ["InternalServerError", "drop"])
 def test_a_failure_that_lasts_is_seen_after_so_many_attempts(dynamodb, table, failure, attempts):
     dynamodb.fail("BatchGetItem", failure, times=None)
     sessions = connect(dynamodb.endpoint_url, table, attempts=attempts)
@@ -314,6 +315,19 @@ def test_a_failure_that_lasts_is_seen_after_so_many_attempts(dynamodb, table, fa
         sessions.read(ID, soon())
     assert type(caught.value) is ColdUnavailable
     assert dynamodb.requests() == Counter(BatchGetItem=attempts)
+
+
+def test_what_is_throttled_is_tried_for_as_long_as_there_is_time(dynamodb, table):
+    sessions = connect(dynamodb.endpoint_url, table, attempts=1)
+    dynamodb.fail("BatchGetItem", "ProvisionedThroughputExceededException", times=3)
+    assert sessions.read(ID, soon()).item is None
+    assert sessions.client.throttles == 3
+
+    dynamodb.fail("BatchGetItem", "ProvisionedThroughputExceededException", times=None)
+    began = time.monotonic()
+    with pytest.raises(ColdThrottled):
+        sessions.read(ID, began + 0.5)
+    assert time.monotonic() - began < 1
 
 
 @pytest.mark.parametrize("failure", ["AccessDeniedException", "ResourceNotFoundException"])
@@ -521,9 +535,9 @@ def refused(code: str, message: str = "session 5e5510 in table sessions") -> bot
         (botocore.EndpointResolutionError(msg="sessions"), ColdMisconfigured),
         (ValueError("Invalid endpoint: sessions"), ColdMisconfigured),
         (ModuleNotFoundError("No module named 'boto3'"), ColdMisconfigured),
-        (refused("ThrottlingException"), ColdUnavailable),
-        (refused("ProvisionedThroughputExceededException"), ColdUnavailable),
-        (refused("RequestLimitExceeded"), ColdUnavailable),
+        (refused("ThrottlingException"), ColdThrottled),
+        (refused("ProvisionedThroughputExceededException"), ColdThrottled),
+        (refused("RequestLimitExceeded"), ColdThrottled),
         (refused("ExpiredTokenException"), ColdUnavailable),
         (refused("ReplicatedWriteConflictException"), ColdUnavailable),
         (refused("InternalServerError"), ColdUnavailable),

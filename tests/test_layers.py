@@ -16,7 +16,17 @@ MAX_LINES = 350
 # `memcached` below it, and the package itself stand beside: nothing imports `cache`, which Django
 # loads by its name in CACHES.
 LAYERS = [
-    {"exceptions", "keys", "breaker", "metrics", "signals", "scheduler", "singleflight", "merge"},
+    {
+        "exceptions",
+        "keys",
+        "breaker",
+        "metrics",
+        "signals",
+        "scheduler",
+        "singleflight",
+        "merge",
+        "limiter",
+    },
     {"conf", "record", "orders"},
     {"payload"},
     {"changes"},

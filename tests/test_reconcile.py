@@ -233,7 +233,7 @@ def test_what_cannot_be_trusted_proves_nothing(site, spoil, stored, caplog):
 
 def test_an_outage_proves_nothing(site, dynamodb):
     site.open()
-    dynamodb.fail("*", "ThrottlingException", times=None)
+    dynamodb.fail("*", "InternalServerError", status=500, times=None)
     with pytest.raises(ColdUnavailable):
         site.reconciler.read(ID)
 
@@ -465,7 +465,7 @@ def test_a_write_that_loses_every_race_gives_up(site, monkeypatch):
 def test_a_write_that_gets_no_answer_proves_nothing(site, dynamodb):
     site.open()
     record = site.save(b"second")
-    dynamodb.fail("*", "ThrottlingException", times=None)
+    dynamodb.fail("*", "InternalServerError", status=500, times=None)
     with pytest.raises(ColdUnavailable):
         site.write(record)
 
@@ -474,7 +474,7 @@ def test_a_failed_condition_that_cannot_be_explained_proves_nothing(site, dynamo
     site.open()
     record = site.save(b"second")
     site.cold.revoke(ID, int(NOW) + LIFETIME)
-    dynamodb.fail("BatchGetItem", "ThrottlingException", times=None)
+    dynamodb.fail("BatchGetItem", "InternalServerError", status=500, times=None)
     with pytest.raises(ColdUnavailable):
         site.write(record)
 
@@ -736,7 +736,7 @@ def test_a_version_that_was_written_but_not_noted_is_noted(site, sent):
 
 def test_an_outage_of_dynamodb_leaves_the_entry_as_it_is(site, dynamodb):
     opened = site.open()
-    dynamodb.fail("*", "ThrottlingException", times=None)
+    dynamodb.fail("*", "InternalServerError", status=500, times=None)
     with pytest.raises(ColdUnavailable):
         site.renew()
     assert site.held() == opened
@@ -1052,7 +1052,7 @@ def test_a_pending_change_is_written_where_the_hot_entry_is_spoilt(site):
 def test_a_pending_change_outlives_an_outage_of_dynamodb(site, dynamodb):
     site.open()
     record = site.save(b"second")
-    dynamodb.fail("*", "ThrottlingException", times=None)
+    dynamodb.fail("*", "InternalServerError", status=500, times=None)
     with pytest.raises(ColdUnavailable):
         site.reconciler.flush(Pending(record))
     dynamodb.heal()

@@ -287,7 +287,7 @@ def test_a_reset_takes_no_longer_than_the_shutdown_timeout(site):
     site.configure(SHUTDOWN_TIMEOUT=0.2)
     save(site, a=1)
     metrics = runtime.current().metrics
-    site.cold.fail("*", "ThrottlingException", times=None)
+    site.cold.fail("*", "InternalServerError", status=500, times=None)
     runtime.reset()
     assert metrics.snapshot()["lost_writes"] == 1
 

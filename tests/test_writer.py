@@ -332,6 +332,7 @@ def test_while_dynamodb_is_down_one_probe_is_enough(site, writer, dynamodb, cloc
         site.open(b"first", id)
         writer.write_later(Pending(site.save(b"second", id)), 0)
     site.cold_breaker._threshold = 1
+    site.cold_breaker.on_change = lambda up: up or writer.probe_later()
     throttle(dynamodb)
     dynamodb.reset_requests()
     writer.run_due()
@@ -712,7 +713,7 @@ def test_a_close_writes_and_ends_the_threads(site, make_writer):
     writer.start()
     site.open()
     writer.write_later(Pending(site.save(b"second")), 900)
-    writer.revoke_later(storage_id("another"), int(NOW) + LIFETIME)
+    writer.revoke_later(storage_id("another"), int(NOW) + LIFETIME, told=False)
     writer.close(WAIT)
     assert site.payload_stored() == b"second"
     assert site.table.read(storage_id("another"), time.monotonic() + WAIT).revoked
