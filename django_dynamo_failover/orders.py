@@ -57,8 +57,10 @@ class Orders:
             revalidated=max(self.revalidated, other.revalidated),
             users=users,
         )
-        # Who knows the newer of the two must not pass for one who knows what only the older says.
-        return merged if merged == newer else replace(merged, version=newer.version + 1)
+        # Who knows only one of the two must not pass for one who knows what the other says.
+        if self == other or (merged == newer and self.version != other.version):
+            return merged
+        return replace(merged, version=newer.version + 1)
 
     def pruned(self, now: float) -> "Orders":
         """Return these orders without what has served its time."""
