@@ -190,10 +190,15 @@ class HotTier:
             entries = self._cache.get_many(names)
             return {name: self._open_note(name, entry) for name, entry in entries.items()}
         except Unreadable:
+            pass
+        # One by one, which drops what is not ours and hides none of the others.
+        notes: dict[str, bytes] = {}
+        for name in names:
             with contextlib.suppress(HotUnavailable):
-                for name in names:
-                    self.read_note(name)  # which drops what is not ours
-            return {}
+                note, _ = self.read_note(name)
+                if note is not None:
+                    notes[name] = note
+        return notes
 
     def drop_note(self, name: str) -> None:
         """Delete a note. Raises ``HotUnavailable``."""
