@@ -152,6 +152,8 @@ class Fleet:
             self._slot = None
 
     def _is_known(self, version: int) -> bool:
+        with contextlib.suppress(HotUnavailable):
+            self.look()  # what was lost before anyone had heard of it is put back
         others = [member for member in self.members() if member.id != self._id]
         return self.sees_all and all(member.orders >= version for member in others)
 

@@ -1,5 +1,6 @@
 """``manage.py drainsessions_dynamo``: brings all that is pending to DynamoDB before a failover."""
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -78,9 +79,12 @@ class Command(base.DynamoCommand):
     ) -> tuple[list[Member], bool]:
         """Wait until all processes have done as ordered; return them, and whether they have."""
         began = time.monotonic()
+        draining = options["action"] == "on"
         countdown = base.Countdown(self, "session", quiet=options["json"])
         try:
             while True:
+                with contextlib.suppress(HotUnavailable):
+                    fleet.look()  # what was lost before anyone had heard of it is put back
                 members = fleet.members()
                 passed = time.monotonic() - began
                 answered = sum(member.orders >= version for member in members)
@@ -90,7 +94,7 @@ class Command(base.DynamoCommand):
                         pending,
                         f"{answered} of {len(members)} processes have answered; pending: {pending}",
                     )
-                done = all(_is_done(member, version, fleet.draining) for member in members)
+                done = all(_is_done(member, version, draining) for member in members)
                 if members and done and fleet.sees_all:
                     return members, True
                 if passed >= options["timeout"] or (not members and passed >= SLOT_SECONDS):
