@@ -9,6 +9,7 @@
 ``table``                the name of a new table in ``dynamodb``
 ``engine``               the package configured for ``memcached``, ``dynamodb`` and ``table``
 ``make_engine(…)``       the same for other servers, regions, caches and options
+``join()``               one more process of a site, as ``Fleet`` sees it: see ``fleets``
 =======================  =========================================================================
 
 A test whose server is not installed is skipped; with ``REQUIRE_SERVERS=1`` in the environment it
@@ -285,3 +286,7 @@ def engine(
     make_engine: Callable[..., Engine], memcached: Memcached, dynamodb: Dynalite, table: str
 ) -> Engine:
     return make_engine(memcached, dynamodb, table=table)
+
+
+# At the end, as it needs what is above.
+from .fleets import join, open_memcached, soon_forgotten, three  # noqa: E402, F401
