@@ -10,6 +10,7 @@
 ``engine``               the package configured for ``memcached``, ``dynamodb`` and ``table``
 ``make_engine(…)``       the same for other servers, regions, caches and options
 ``join()``               one more process of a site, as ``Fleet`` sees it: see ``fleets``
+``serve(…)``             web processes of the shop, and the ``operator`` beside them
 =======================  =========================================================================
 
 A test whose server is not installed is skipped; with ``REQUIRE_SERVERS=1`` in the environment it
@@ -288,5 +289,6 @@ def engine(
     return make_engine(memcached, dynamodb, table=table)
 
 
-# At the end, as it needs what is above.
+# At the end, as they need what is above.
 from .fleets import join, open_memcached, soon_forgotten, three  # noqa: E402, F401
+from .operating import environment, operator, serve, shop  # noqa: E402, F401

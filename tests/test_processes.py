@@ -15,7 +15,7 @@ import pytest
 import requests
 from servers import Memcached
 
-from tests.web import USER, Till, WebProcess, prepare_site, run_python, until
+from tests.web import USER, Till, run_python, until
 
 SITES = {
     "gthread": {},
@@ -36,34 +36,6 @@ PARENTS = {
         "runtime.current().cold.read('nobody')\n"  # a client that has a socket
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """The environment of the web processes: settings and a database with the manager."""
-    return prepare_site(tmp_path_factory.mktemp("site"))
-
-
-@pytest.fixture
-def environment(site, memcached, dynamodb, table):
-    """The environment of the processes of one site."""
-    return {
-        **site,
-        "SHOP_MEMCACHED": memcached.address,
-        "SHOP_DYNAMODB_ENDPOINT": dynamodb.endpoint_url,
-        "SHOP_TABLE": table,
-    }
-
-
-@pytest.fixture
-def serve(start, environment):
-    """``serve(hot, **options)``: a web process, at a site of its own if ``hot`` is given."""
-
-    def serve(hot=None, **options):
-        changed = {"SHOP_MEMCACHED": hot.address} if hot else {}
-        return start(WebProcess, environment={**environment, **changed}, **options)
-
-    return serve
 
 
 @pytest.fixture
