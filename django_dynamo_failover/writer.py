@@ -81,6 +81,7 @@ class Writer:
         with contextlib.suppress(HotUnavailable):
             self._fleet.look()
         if self._cold.exists:
+            # Vital: it goes on after whatever error.
             self._polls.put("poll", 0.0, self._poll, vital=True)
 
     @property

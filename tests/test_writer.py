@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 from django.core.cache.backends.locmem import LocMemCache
+from servers import boto3_client
 
 from django_dynamo_failover import signals
 from django_dynamo_failover import writer as writer_module
@@ -481,6 +482,24 @@ def test_the_hot_tier_is_watched_whatever_somebody_plants_in_it(memcached, site,
     writer.run_due()
     assert "poll" in writer._polls
     assert 1 <= site.counts("hot_lost")[0] <= 2
+
+
+def test_the_hot_tier_is_watched_whatever_somebody_plants_in_dynamodb(
+    dynamodb, table, site, writer, clock
+):
+    """After an outage of DynamoDB the item of nobody is read, to see whether it answers again."""
+    item = {"id": {"S": "0" * 64}, "data": {"S": "planted"}}
+    boto3_client(dynamodb.endpoint_url).put_item(TableName=table, Item=item)
+    writer.start()
+    for _ in range(1000):
+        site.cold_breaker.failure()
+    clock.tick(30)
+    writer.run_due()
+    assert not site.cold.is_down
+    site.lose()
+    clock.tick(30)
+    writer.run_due()
+    assert site.counts("hot_lost") == [1]
 
 
 def test_without_a_cold_tier_nothing_is_watched(site):
