@@ -32,7 +32,7 @@ SLOTS = 512
 _ORDERS = "session-orders"
 _SLOT_NAMES = [f"session-process:{number}" for number in range(SLOTS)]
 
-#: A lost race for the note of the orders is run again this often at each look.
+#: A lost race for the note of the orders, or for a slot, is run again this often each time.
 _ATTEMPTS = 5
 
 #: How often ``wait`` looks, in seconds.
@@ -198,14 +198,25 @@ class Fleet:
                 if ours and self._hot.write_note(self._slot, note, token, SLOT_SECONDS):
                     return
             self._slot = None  # lost with the server's contents, and taken by another process
-            taken = self._hot.read_notes(_SLOT_NAMES)
-            free = [name for name in _SLOT_NAMES if name not in taken]
-            slot = random.choice(free or _SLOT_NAMES)  # noqa: S311
-            if self._hot.write_note(slot, note, None, SLOT_SECONDS):
-                self._slot = slot
+            self._take_slot(note)
         except HotUnavailable:
             self._slot = None  # the next one may be on another server
             raise
+
+    def _take_slot(self, note: bytes) -> None:
+        taken = self._hot.read_notes(_SLOT_NAMES)
+        free = [name for name in _SLOT_NAMES if name not in taken]
+        failure: HotUnavailable | None = None
+        # At random, as all processes of a site may start, or lose a server, at once.
+        for slot in random.sample(free, min(len(free), _ATTEMPTS)):
+            try:
+                if self._hot.write_note(slot, note, None, SLOT_SECONDS):
+                    self._slot = slot
+                    return
+            except HotUnavailable as error:
+                failure = error
+        if failure is not None:
+            raise failure
 
 
 def _decode_orders(note: bytes | None) -> Orders:
