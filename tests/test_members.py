@@ -1,6 +1,5 @@
 """What each process tells of itself in its slot."""
 
-import contextlib
 import json
 import os
 import pickle
