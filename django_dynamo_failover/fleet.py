@@ -70,6 +70,7 @@ class Fleet:
         self._names = hot.note_on_each_server(_ORDERS)
         self._slot: str | None = None
         self._was_draining = False
+        self._revalidated = 0.0
         self._lock = threading.Lock()
         self.orders = Orders()
 
@@ -169,7 +170,10 @@ class Fleet:
 
     def _look(self) -> None:
         standing = sum([self._agree(name) for name in self._names])
-        self._hot.distrust(self.orders.revalidated)
+        if self.orders.revalidated > self._revalidated:
+            self._revalidated = self.orders.revalidated
+            # Where the clock of whoever ordered it is ahead, no entry could agree until then.
+            self._hot.distrust(min(self._revalidated, self._now()))
         if not standing:
             raise HotUnavailable("no server takes the orders")
 

@@ -141,3 +141,16 @@ def test_a_process_that_starts_later_believes_no_older_entry_either(join):
     later.look()
     assert not later.hot.trusts(RECORD)
     assert later.hot.trusts(dataclasses.replace(RECORD, agreed_at=NOW + 6))
+
+
+def test_a_clock_that_is_ahead_does_not_let_entries_agree_at_every_hit(join):
+    one, other = join(), join()
+    one.clock.tick(3600)
+    one.revalidate()
+    other.clock.tick(5)
+    other.look()
+    assert not other.hot.trusts(RECORD)
+    agreed = dataclasses.replace(RECORD, agreed_at=other.clock.tick())
+    other.clock.tick()
+    other.look()
+    assert other.hot.trusts(agreed)
