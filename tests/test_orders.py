@@ -196,9 +196,10 @@ def test_a_thousand_users_are_named():
 
 
 def test_of_more_users_all_sessions_are_revalidated():
-    orders = Orders().revoke(many(1001), NOW)
+    """All that agreed before DynamoDB was told of the last one, which took so long."""
+    orders = Orders().revoke(many(1001), NOW + 20)
     assert orders.users == {}
-    assert orders.revalidated == NOW
+    assert orders.revalidated == NOW + 20
 
 
 def test_too_many_of_several_processes_are_not_lost_either():
