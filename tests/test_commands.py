@@ -1,5 +1,6 @@
 """What the commands for operators have in common, as a person runs them."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -7,6 +8,10 @@ from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
+from servers import Memcached
+
+from django_dynamo_failover import runtime
+from django_dynamo_failover.exceptions import HotUnavailable
 
 MANAGE = Path(__file__).resolve().parent.parent / "testproject" / "manage.py"
 
@@ -67,3 +72,23 @@ def test_wrong_settings_are_one_line(settings):
         with pytest.raises(CommandError, match="TABLE") as caught:
             call_command(*command)
         assert caught.value.returncode == 1
+
+
+@pytest.mark.parametrize("command", [["drainsessions_dynamo", "on"], ["revalidatesessions_dynamo"]])
+def test_while_a_server_of_the_cache_is_down_some_may_be_missing(
+    make_engine, start, dynamodb, table, command
+):
+    servers = [start(Memcached), start(Memcached)]
+    cache = {
+        "BACKEND": "django_dynamo_failover.cache.MemcachedCache",
+        "LOCATION": [server.address for server in servers],
+    }
+    make_engine(servers[0], dynamodb, table=table, cache=cache)
+    servers[1].kill()
+    fleet = runtime.build(runtime.config()).fleet
+    while not fleet.members():
+        with contextlib.suppress(HotUnavailable):
+            fleet.tell(0)
+    with pytest.raises(CommandError, match="A server of the cache does not answer") as caught:
+        call_command(*command, timeout=0)
+    assert caught.value.returncode == 1

@@ -79,6 +79,15 @@ def no_hot_tier() -> CommandError:
     )
 
 
+def unheard(fleet: Fleet) -> str:
+    """Return what to add where some processes may not be heard of."""
+    if fleet.sees_all:
+        return ""
+    return (
+        " A server of the cache does not answer: those that tell of themselves there are missing."
+    )
+
+
 def seconds(text: str) -> float:
     """Return the value of an option. Raises ``ValueError``."""
     value = float(text)

@@ -70,7 +70,7 @@ class Command(base.DynamoCommand):
         if not done:
             raise CommandError(
                 f"Not done after {options['timeout']:g} seconds: is DynamoDB up, are all processes?"
-                " The order stands, and they go on.",
+                f" The order stands, and they go on.{base.unheard(fleet)}",
                 returncode=base.FOUND_A_PROBLEM,
             )
 

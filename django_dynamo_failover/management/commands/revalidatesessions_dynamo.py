@@ -53,7 +53,8 @@ class Command(base.DynamoCommand):
         if not done:
             raise CommandError(
                 f"{answered} of {len(members)} processes have answered after"
-                f" {options['timeout']:g} seconds. The order stands, and they will follow.",
+                f" {options['timeout']:g} seconds. The order stands, and they will follow."
+                f"{base.unheard(fleet)}",
                 returncode=base.FOUND_A_PROBLEM,
             )
         if not options["json"]:
