@@ -69,6 +69,7 @@ class TieredStore:
         One hot round trip, and no DynamoDB request while the lease of the hot entry holds.
         Raises ``SessionUnavailable``.
         """
+        self._writer.listen()
         try:
             held = self._load(id)
             if held is not None and self._fleet.has_ended(held.record):

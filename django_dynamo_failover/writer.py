@@ -172,6 +172,11 @@ class Writer:
             if pending is not None and written.includes(pending.record):
                 self._forget(written.id)
 
+    def listen(self) -> None:
+        """Without a background thread: hear now of what was ordered since the last request."""
+        if not self._background:
+            self._polls.run_due(_INLINE_BUDGET)
+
     def run_due(self) -> None:
         """Without a background thread: do the due work now."""
         if not self._background:

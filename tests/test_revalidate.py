@@ -90,6 +90,19 @@ class TestFailBack:
         assert operator.run(REVALIDATE) == [TOLD.format(1)]
         assert hits(till, 3) == [{"mug": 1}]
 
+    def test_without_a_background_thread_the_next_hit_is_fresh(self, operator, monkeypatch):
+        """Nobody waits for a process that has rested, so it is to hear of it before all else."""
+        operator.engine.configure(BACKGROUND=False)
+        monkeypatch.setattr("django_dynamo_failover.writer.POLL_SECONDS", 0)
+        session = operator.engine.store()
+        session.save()
+        operator.engine.runtime.writer.flush(5)
+        operator.engine.store(session.session_key).load()
+        reads = operator.engine.runtime.metrics.snapshot()["cold_reads"]
+        operator.onlooker.fleet.revalidate()
+        operator.engine.store(session.session_key).load()
+        assert operator.engine.runtime.metrics.snapshot()["cold_reads"] == reads + 1
+
 
 class TestExitStatus:
     def test_a_process_that_has_not_answered_in_time(self, serve, operator):
