@@ -14,6 +14,7 @@ from servers import Memcached, boto3_client
 from django_dynamo_failover.keys import storage_id
 from django_dynamo_failover.management.base import no_cold_tier, no_hot_tier
 from django_dynamo_failover.management.commands import drainsessions_dynamo
+from django_dynamo_failover.writer import Writer
 
 from .operating import Operator, open_till, wake_all, workers_of
 from .web import until
@@ -193,6 +194,22 @@ def test_without_a_background_thread_the_next_request_hears_of_it(operator, monk
     session["number"] += 1
     session.save()
     assert operator.stored(session.session_key) == {"number": 2}
+
+
+def test_a_process_that_starts_writes_all_through_from_the_beginning(operator, monkeypatch):
+    """Not only once its background thread has looked, and not by that thread."""
+
+    def write_later(*args):
+        raise AssertionError("it is left to the background thread")
+
+    monkeypatch.setattr(Writer, "_poll", lambda writer: None)
+    monkeypatch.setattr(Writer, "write_later", write_later)
+    operator.onlooker.fleet.drain(True)
+    session = operator.engine.store()
+    for number in (1, 2):  # a new session, and a change
+        session["number"] = number
+        session.save()
+        assert operator.stored(session.session_key) == {"number": number}
 
 
 MANY = """

@@ -89,8 +89,8 @@ def test_who_leaves_is_not_there_any_more(join):
 def test_who_is_not_heard_of_any_more_is_not_there_any_more(join, soon_forgotten):
     """``kill -9`` gives no slot back."""
     one, other = join(), join()
-    one.tell(0)
-    other.tell(0)
+    for process in (one, one, other):
+        process.tell(0)
     slot = other._slot
 
     def is_forgotten():
