@@ -51,6 +51,16 @@ class Change:
         """Return what the writer is to hold of a version that has our changes."""
         return Pending(record, self.held.record.payload, self._merge)
 
+    def goes_on_from(self, theirs: Record) -> bool:
+        """Tell whether our changes are to be put onto theirs.
+
+        Not if they are from before what we loaded: an entry that has outlasted an outage.
+        """
+        loaded = self.held.record
+        if theirs.version > loaded.version or theirs.modified > loaded.modified:
+            return True
+        return theirs.same_as(loaded) or (theirs.version == loaded.version and not loaded.dirty)
+
     def onto(self, theirs: Record, ours: Record | None = None) -> tuple[bytes, float]:
         """Return the payload that has our changes and theirs, and when it expires.
 
@@ -59,11 +69,10 @@ class Change:
         payload, expires = (
             (ours.payload, ours.expires) if ours else (self.draft.payload, self.draft.expires)
         )
-        if theirs.same_as(self.held.record):
-            return payload, expires
         loaded = self.held.record
-        if theirs.version < loaded.version or (theirs.version == loaded.version and loaded.dirty):
-            # They went on from an earlier version than we: what we loaded is no common ground.
+        if theirs.same_as(loaded):
+            return payload, expires
+        if not self.goes_on_from(theirs):
             self._metrics.count("conflicts")
             return payload, expires
         self._metrics.count("merged")

@@ -112,10 +112,15 @@ class Record:
         return self  # changed by somebody who lacked that version: its own write decides
 
     def on_top_of(self, theirs: "Record", payload: bytes, expires: float, now: float) -> "Record":
-        """Return a version that follows both this one and one of another lineage."""
+        """Return a version that follows both this one and one of another lineage.
+
+        It begins a lineage: it has the changes of the one who merges, and need not have what
+        others changed in either, who are to bring theirs themselves.
+        """
         return replace(
             self,
             payload=payload,
+            lineage=_new_lineage(),
             version=max(self.version, theirs.version) + 1,
             base=theirs.version,
             base_expires=theirs.expires,

@@ -146,8 +146,8 @@ class Saver:
                     return None
                 current, token = answer.record, answer.token
                 payload, expires = change.onto(current)
-                if current.version < held.record.version:
-                    current = held.record  # the entry is from before an outage
+                if not change.goes_on_from(current):
+                    current = held.record.reborn()  # the hot tier has forgotten that one
             current = self._reconciler.refreshed(current)
             record = current.changed(payload, expires, self._now())
             if self._config.oversize == "raise":
@@ -223,7 +223,7 @@ class Saver:
             return merged
         if answer.state is State.TOMBSTONE:
             raise SessionEnded("it was deleted")
-        if ordered or held is None or held.version < record.version:
+        if ordered or held is None or not held.includes(record):
             return merged
         return held  # another request saved on top of ours: its version includes ours
 
@@ -244,7 +244,8 @@ class Saver:
         if self._writer.is_revoked(id):
             raise SessionEnded("DynamoDB says so")
         payload, expires = change.onto(current)
-        record = current.changed(payload, expires, self._now())
+        # Reborn: another process may have gone on in that lineage before the hot tier lost it.
+        record = alone = current.reborn().changed(payload, expires, self._now())
         for _ in range(_ATTEMPTS):
             verdict = self._write_alone(record, error)
             if verdict.outcome is Outcome.ENDED:
@@ -258,7 +259,8 @@ class Saver:
         self._flights.forget(id)
         now = self._now()
         written = record.written()
-        self._writer.settled(written)
+        if record is alone:  # else what was pending before is still to be merged in
+            self._writer.settled(current)
         if not record.base:
             self._check_revoked(id)
         if error is None:

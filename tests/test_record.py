@@ -113,15 +113,20 @@ def test_a_record_ahead_of_a_written_one_is_dirty_since_that_write():
 @pytest.mark.parametrize(("theirs", "version"), [(3, 8), (7, 8), (9, 10)])
 def test_a_record_on_top_of_another_sites_follows_both(theirs, version):
     other = dataclasses.replace(RECORD, version=theirs, expires=RECORD.expires + 5)
-    assert RECORD.on_top_of(other, b"merged", NOW + 50.5, NOW) == dataclasses.replace(
+    merged = RECORD.on_top_of(other, b"merged", NOW + 50.5, NOW)
+    assert merged == dataclasses.replace(
         RECORD,
         payload=b"merged",
+        lineage=merged.lineage,
         version=version,
         base=theirs,
         base_expires=other.expires,
         agreed_at=NOW,
         expires=math.ceil(NOW + 50.5),
     )
+    # It has what the one who merges had changed, and not what others had.
+    assert not merged.includes(RECORD)
+    assert not merged.includes(other)
 
 
 def test_a_record_on_top_of_another_is_as_late_as_the_later_of_them():
