@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,6 +27,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 #: What a process must answer within, in seconds.
 PATIENCE = 30.0
+
+#: This part of the calls that are interleaved is disturbed.
+DISTURBED = 0.05
 
 _SETTINGS = [
     "SECRET_KEY",
@@ -183,10 +186,15 @@ def start_workers(settings: Any, number: int) -> Iterator[list[Worker]]:
             worker.end()
 
 
-def interleave(calls: Sequence[tuple[Worker, Sequence[Any]]], random: Random) -> list[Any]:
+def interleave(
+    calls: Sequence[tuple[Worker, Sequence[Any]]],
+    random: Random,
+    disturb: Callable[[], object] = lambda: None,
+) -> list[Any]:
     """Run commands at the same time, one call to a tier after the other, in a random order.
 
-    Each is a worker with the name and the arguments of its command. Returns their results.
+    Each is a worker with the name and the arguments of its command. Now and then, between two
+    calls, something disturbs them. Returns their results.
     """
     for worker, _ in calls:
         worker.stop_everywhere()
@@ -197,6 +205,8 @@ def interleave(calls: Sequence[tuple[Worker, Sequence[Any]]], random: Random) ->
             idle[0].read_event()
             continue
         stops = [(worker, stop) for worker, _ in calls for stop in worker.stops]
+        if random.random() < DISTURBED:
+            disturb()
         worker, stop = random.choice(stops)
         worker.go(stop)
     for worker, _ in calls:
