@@ -120,8 +120,8 @@ class TestIdleTail:
 class TestTwoSavesAtTheSameTime:
     """Two processes have loaded a session; each saves another key, one a moment after the other."""
 
-    GAP = 0.006  # seconds from one session to the next
-    LATER = [0, 0.0001, 0.0002, 0.0005, 0.001]  # seconds from one save to the other
+    GAP = 0.008  # seconds from one session to the next
+    LATER = [0, 0.0005, 0.001, 0.002, 0.004]  # seconds from one save to the other
 
     def count_lost(self, settings):
         """Return of how many pairs of saves one is lost, by the seconds between the two."""
