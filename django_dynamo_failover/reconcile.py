@@ -262,9 +262,16 @@ class Reconciler:
     def _keep(self, record: Record, token: object) -> Record:
         """Begin a new lease of an entry that DynamoDB has not ended, though it lacks changes."""
         kept = replace(record, agreed_at=self._now())
-        if token is not None:
-            self._swap(kept, token)
+        if token is not None and not self._swap(kept, token):
+            with contextlib.suppress(HotUnavailable):
+                self._prolong(kept)
         return kept
+
+    def _prolong(self, kept: Record) -> None:
+        # Saved while DynamoDB was asked. A session that always is would never be renewed.
+        answer = self._hot.get(kept.id)
+        if answer.record is not None and answer.record.includes(kept):
+            self._swap(replace(answer.record, agreed_at=kept.agreed_at), answer.token)
 
     def _adopt(self, theirs: Record, token: object) -> Record:
         self.report_restored(theirs.id)

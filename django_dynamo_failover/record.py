@@ -103,7 +103,9 @@ class Record:
         """Return what a hot entry is to be, given that DynamoDB held ``written`` at ``since``."""
         if self.includes(written):
             if self.base >= written.version:
-                return self
+                if self.agreed_at >= written.agreed_at:
+                    return self
+                return replace(self, agreed_at=written.agreed_at)
             if not self.same_as(written):
                 return self.ahead_of(written, since)
             return replace(self.written(), agreed_at=max(self.agreed_at, written.agreed_at))

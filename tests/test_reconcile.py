@@ -548,6 +548,20 @@ def test_a_change_that_is_not_due_yet_is_only_confirmed(site, dynamodb):
     assert dynamodb.requests() == {"BatchGetItem": 1}
 
 
+@pytest.mark.parametrize("changed", [False, True], ids=["clean", "changed"])
+def test_a_save_during_a_renewal_has_the_new_lease_too(site, changed):
+    """Else a session that is saved all the time would be renewed all the time, and never be."""
+    site.open()
+    if changed:
+        site.save(b"second")
+    answer = site.hot.get(ID)
+    now = site.clock.tick(LEASE * 0.7)
+    saved = site.save(b"third")
+    site.reconciler.renew(answer)
+    assert site.held() == replace(saved, agreed_at=now + 1)
+    assert saved.dirty
+
+
 def test_a_new_session_is_written_at_its_first_renewal(site):
     site.new()
     assert site.renew() == site.held()
