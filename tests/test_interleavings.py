@@ -11,7 +11,7 @@ import pytest
 from servers import Memcached
 
 from .configurations import LOGIN, hot_key
-from .workers import interleave, start_workers
+from .workers import PATIENT, PATIENT_CACHE, interleave, start_workers
 
 NUMBER = 1000
 
@@ -19,7 +19,15 @@ NUMBER = 1000
 @pytest.fixture
 def engine(make_engine, memcached, dynamodb, table):
     """A site whose processes write nothing to DynamoDB before they are told to."""
-    return make_engine(memcached, dynamodb, table=table, NEW_SESSION_DELAY=3600, SHUTDOWN_TIMEOUT=0)
+    return make_engine(
+        memcached,
+        dynamodb,
+        table=table,
+        cache=PATIENT_CACHE,
+        NEW_SESSION_DELAY=3600,
+        SHUTDOWN_TIMEOUT=0,
+        **PATIENT,
+    )
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """What a site costs on a normal day: leases that run out and writes that fall due, all the time.
 
-A ``WRITE_INTERVAL`` of two seconds makes it a busy day. DynamoDB takes 20 ms to answer.
+A ``WRITE_INTERVAL`` of four seconds makes it a busy day. DynamoDB takes 20 ms to answer.
 """
 
 import threading
@@ -15,8 +15,8 @@ from django_dynamo_failover.dynamo import DynamoTable
 
 from .configurations import BOTO_SESSION, write_pending
 
-WRITE_INTERVAL = 2.0
-INTERVALS = 3
+WRITE_INTERVAL = 4.0
+INTERVALS = 2
 USERS = 40
 THREADS = 2
 

@@ -13,7 +13,7 @@ import requests
 from servers import Memcached
 
 from .web import WebProcess, prepare_site, until
-from .workers import start_workers
+from .workers import PATIENT, PATIENT_CACHE, start_workers
 
 NUMBER = 1000
 
@@ -36,7 +36,7 @@ def open_sessions(worker, number=NUMBER):
 def onlooker(make_engine, dynamodb, table):
     """What DynamoDB has of sessions: ``onlooker(keys)``. It holds nothing itself."""
     nothing = {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}
-    engine = make_engine(None, dynamodb, table=table, cache=nothing)
+    engine = make_engine(None, dynamodb, table=table, cache=nothing, **PATIENT)
     with start_workers(engine.settings, 1) as (worker,):
         yield lambda keys: worker.do("each", "load", [[key] for key in keys], 4)
 
@@ -45,7 +45,7 @@ def onlooker(make_engine, dynamodb, table):
 def test_memcached_is_killed_right_after_a_thousand_changes(
     onlooker, make_engine, start, dynamodb, table, comes_back
 ):
-    engine = make_engine(start(Memcached), dynamodb, table=table)
+    engine = make_engine(start(Memcached), dynamodb, table=table, **PATIENT)
     with start_workers(engine.settings, 1) as (worker,):
         keys = open_sessions(worker)
         change_all(worker, keys, {"cart": 2})
@@ -144,12 +144,14 @@ class TestTwoSavesAtTheSameTime:
         return Counter(s for s, data in zip(later, found, strict=True) if data != kept)
 
     def test_nothing_is_lost_with_compare_and_swap(self, make_engine, memcached, dynamodb, table):
-        engine = make_engine(memcached, dynamodb, table=table, SHUTDOWN_TIMEOUT=0)
+        engine = make_engine(
+            memcached, dynamodb, table=table, cache=PATIENT_CACHE, SHUTDOWN_TIMEOUT=0, **PATIENT
+        )
         assert self.count_lost(engine.settings) == Counter()
 
     def test_other_caches_have_a_window(self, make_engine, redis, dynamodb, table):
         """How wide "the same millisecond" of docs/guarantees.rst is: measured, not promised."""
-        engine = make_engine(redis, dynamodb, table=table, SHUTDOWN_TIMEOUT=0)
+        engine = make_engine(redis, dynamodb, table=table, SHUTDOWN_TIMEOUT=0, **PATIENT)
         lost = self.count_lost(engine.settings)
         for seconds in self.LATER:
             print(f"RedisCache, {seconds * 1000} ms apart: {lost[seconds]} of 200 pairs lost one")

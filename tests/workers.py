@@ -28,6 +28,13 @@ ROOT = Path(__file__).resolve().parent.parent
 #: What a process must answer within, in seconds.
 PATIENCE = 30.0
 
+#: Settings with which a busy machine is no outage.
+PATIENT: dict[str, Any] = {"CONNECT_TIMEOUT": 10, "READ_TIMEOUT": 20, "DEADLINE": 30}
+PATIENT_CACHE: dict[str, Any] = {
+    "BACKEND": "django_dynamo_failover.cache.MemcachedCache",
+    "OPTIONS": {"connect_timeout": 10, "timeout": 20},
+}
+
 #: This part of the calls that are interleaved is disturbed.
 DISTURBED = 0.05
 
