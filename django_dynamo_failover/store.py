@@ -115,11 +115,13 @@ class TieredStore:
         revoked_until = int(expires + self._lease) + 1
         try:
             complete, told = self._cold.revoke(id, revoked_until), True
-        except ColdUnavailable as error:
-            if not buried or not self._bury(id, revoked_until - self._now()):
-                raise SessionUnavailable(NO_ANSWER) from error
+        except ColdUnavailable:
             complete = told = False
         if not complete:
+            # A region that was not told has the session still, and may be the one that is asked.
+            buried = buried and self._bury(id, revoked_until - self._now())
+            if not told and not buried:
+                raise SessionUnavailable(NO_ANSWER)
             self._metrics.count("deletes_delayed")
             self._writer.revoke_later(id, revoked_until, told=told)
         if not buried:

@@ -294,7 +294,8 @@ class Writer:
         if self._now() >= expires:
             return None
         try:
-            self._hot.bury(id, TOMBSTONE_SECONDS)
+            untold = id in self._revoking
+            self._hot.bury(id, expires - self._now() if untold else TOMBSTONE_SECONDS)
         except HotUnavailable:
             return _RETRY_SECONDS
         return None
