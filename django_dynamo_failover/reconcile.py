@@ -147,11 +147,11 @@ class Reconciler:
         try:
             found, item = self._reader.look(record.id, record, is_known=bool(record.base))
         except SessionEnded:
-            self.end(record.id)
+            self.end(record)
             return None
         if found is None or item is None:
             if record.base and not self._outlived(record):
-                self.end(record.id)
+                self.end(record)
                 return None
             return self._write_back(record, token)
         if found.same_as(record):
@@ -198,7 +198,7 @@ class Reconciler:
             except ValueTooLarge:
                 return self._keep(record, token)
             if verdict.outcome is Outcome.ENDED:
-                self.end(record.id)
+                self.end(record)
                 return None
             if verdict.outcome is not Outcome.DIVERGED:
                 return self._settle(record, token, started)
@@ -279,12 +279,14 @@ class Reconciler:
             self._swap(theirs, token)
         return theirs
 
-    def end(self, id: str) -> None:
+    def end(self, record: Record) -> None:
         """Note in the hot tier that DynamoDB says a session is over."""
-        self.report_ended(id)
-        # Where that fails the lease is over all the same: whoever reads the entry asks DynamoDB.
+        self.report_ended(record.id)
+        # For as long as a process may remember what it has to write of it. Where that fails the
+        # lease is over all the same: whoever reads the entry asks DynamoDB.
+        seconds = max(TOMBSTONE_SECONDS, record.expires - self._now())
         with contextlib.suppress(HotUnavailable):
-            self._hot.bury(id, TOMBSTONE_SECONDS)
+            self._hot.bury(record.id, seconds)
 
     def _swap(self, record: Record, token: object) -> bool:
         try:

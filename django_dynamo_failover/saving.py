@@ -198,7 +198,7 @@ class Saver:
                 self._writer.write_later(pending, 0.0)
                 raise SessionUnavailable("DynamoDB does not answer") from error
             if verdict.outcome is Outcome.ENDED:
-                self._reconciler.end(record.id)
+                self._reconciler.end(record)
                 raise SessionEnded("DynamoDB says so")
             if verdict.outcome is not Outcome.DIVERGED:
                 self._writer.note_later(record, started)

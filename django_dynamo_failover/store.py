@@ -24,7 +24,7 @@ from .fleet import Fleet
 from .hot import HotAnswer, HotTier, State
 from .metrics import Metrics
 from .payload import Merge
-from .reconcile import TOMBSTONE_SECONDS, Reconciler
+from .reconcile import Reconciler
 from .record import Record
 from .saving import NO_ANSWER, Saver
 from .singleflight import SingleFlight
@@ -73,7 +73,7 @@ class TieredStore:
         try:
             held = self._load(id)
             if held is not None and self._fleet.has_ended(held.record):
-                self._reconciler.end(id)
+                self._reconciler.end(held.record)
                 return None
             return held
         finally:
@@ -105,23 +105,23 @@ class TieredStore:
         ``expires`` is the latest that any site may think the session lives. Raises
         ``SessionUnavailable`` if the logout cannot be promised.
         """
-        buried = self._bury(id, TOMBSTONE_SECONDS)
+        # Another site may be serving it, and may save it, for one lease from now.
+        revoked_until = int(expires + self._lease) + 1
+        # For as long: processes remember what they have to write of it, and a region that was not
+        # told may be the one that answers next. It takes less memory than the entry did.
+        buried = self._bury(id, revoked_until - self._now())
         if not self._cold.exists:
             if not buried:
                 raise SessionUnavailable(NO_ANSWER)
             self._metrics.count("deleted")
             return
-        # Another site may be serving it, and may save it, for one lease from now.
-        revoked_until = int(expires + self._lease) + 1
         try:
             complete, told = self._cold.revoke(id, revoked_until), True
-        except ColdUnavailable:
+        except ColdUnavailable as error:
+            if not buried:
+                raise SessionUnavailable(NO_ANSWER) from error
             complete = told = False
         if not complete:
-            # A region that was not told has the session still, and may be the one that is asked.
-            buried = buried and self._bury(id, revoked_until - self._now())
-            if not told and not buried:
-                raise SessionUnavailable(NO_ANSWER)
             self._metrics.count("deletes_delayed")
             self._writer.revoke_later(id, revoked_until, told=told)
         if not buried:

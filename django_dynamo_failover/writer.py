@@ -17,7 +17,7 @@ from .fleet import Fleet
 from .hot import HotAnswer, HotTier, State
 from .keys import label
 from .metrics import Metrics
-from .reconcile import TOMBSTONE_SECONDS, Reconciler
+from .reconcile import Reconciler
 from .record import Record
 from .scheduler import Scheduler
 
@@ -294,8 +294,7 @@ class Writer:
         if self._now() >= expires:
             return None
         try:
-            untold = id in self._revoking
-            self._hot.bury(id, expires - self._now() if untold else TOMBSTONE_SECONDS)
+            self._hot.bury(id, expires - self._now())
         except HotUnavailable:
             return _RETRY_SECONDS
         return None

@@ -1341,16 +1341,24 @@ def test_what_could_not_be_noted_does_not_pile_up(plain, monkeypatch):
 
 
 def test_the_end_is_noted_counted_and_signalled(site, sent):
-    site.open()
-    site.reconciler.end(ID)
+    site.reconciler.end(site.open())
     assert site.hot.get(ID).state is State.TOMBSTONE
     assert site.counts("ended") == [1]
     assert sent == [("session_ended", {"id": ID[:8]})]
 
 
+def test_the_end_is_noted_for_as_long_as_the_session_would_have_lived(site, monkeypatch):
+    record = site.open()
+    seconds = []
+    monkeypatch.setattr(site.hot, "bury", lambda id, timeout: seconds.append(timeout))
+    site.reconciler.end(record)
+    assert NOW + LIFETIME <= site.clock() + seconds[0]
+
+
 def test_an_end_that_cannot_be_noted_is_an_end_all_the_same(site, sent):
+    record = site.open()
     site.go_down()
-    site.reconciler.end(ID)
+    site.reconciler.end(record)
     assert sent == [("session_ended", {"id": ID[:8]})]
 
 
@@ -1360,7 +1368,7 @@ def test_a_receiver_that_raises_stops_nothing(site):
 
     signals.session_ended.connect(fail)
     try:
-        site.reconciler.end(ID)
+        site.reconciler.end(site.open())
     finally:
         signals.session_ended.disconnect(fail)
     assert site.hot.get(ID).state is State.TOMBSTONE
