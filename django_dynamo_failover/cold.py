@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -26,6 +27,22 @@ _Operation = Callable[[DynamoTable, float], _T]
 
 #: The id of no session, to see whether DynamoDB answers.
 _NOBODY = "0" * 64
+
+
+#: Also a request that has used up its time may ask for so long, in seconds: a healthy DynamoDB
+#: answers in less.
+_LEAST_SECONDS = 0.1
+
+
+class Waited:
+    """How long a request has waited for DynamoDB so far, in seconds."""
+
+    seconds = 0.0
+
+
+#: That of the request under way, so that all its calls together have one deadline. The middleware
+#: sets it; in the background there is none.
+waited: ContextVar[Waited | None] = ContextVar("waited", default=None)
 
 
 def _line() -> Limiter:
@@ -164,11 +181,16 @@ class ColdTier:
 
     def _shares(self) -> Iterator[tuple[GuardedRegion, float]]:
         """Yield each region, and until when to ask it: what is left, shared with those to come."""
-        end = self._monotonic() + self._deadline
-        for number, region in enumerate(self._regions):
-            others = sum(other.breaker.closed for other in self._regions[number + 1 :])
-            now = self._monotonic()
-            yield region, now + (end - now) / (1 + others)
+        request = waited.get() or Waited()
+        began = self._monotonic()
+        end = began + max(self._deadline - request.seconds, _LEAST_SECONDS)
+        try:
+            for number, region in enumerate(self._regions):
+                others = sum(other.breaker.closed for other in self._regions[number + 1 :])
+                now = self._monotonic()
+                yield region, now + (end - now) / (1 + others)
+        finally:
+            request.seconds += self._monotonic() - began
 
     def _put(self, operation: _Operation[None]) -> None:
         for region, until in self._shares():
@@ -225,14 +247,9 @@ class ColdTier:
         self._metrics.count(counter)
         try:
             result = operation(region.table, until)
-        except ColdThrottled as error:
-            # It is well, and asked less from now on: to ask no more would only lose time.
-            self._metrics.count("cold_throttled")
-            logger.warning("DynamoDB in %s: %s", region.table.name, error)
-            region.breaker.success()
-            raise
         except ColdUnavailable as error:
-            self._metrics.count("cold_errors")
+            throttled = isinstance(error, ColdThrottled)
+            self._metrics.count("cold_throttled" if throttled else "cold_errors")
             level = logging.ERROR if isinstance(error, ColdMisconfigured) else logging.WARNING
             logger.log(level, "DynamoDB in %s: %s", region.table.name, error)
             region.breaker.failure()

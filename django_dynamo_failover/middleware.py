@@ -11,6 +11,7 @@ from django.http.response import HttpResponseBase
 from django.utils.cache import patch_vary_headers
 
 from . import runtime
+from .cold import Waited, waited
 from .exceptions import SessionUnavailable
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ class SessionMiddleware(DjangoSessionMiddleware):
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         """Answer a request; also when Django's own error page wanted the session."""
+        waited.set(Waited())
         try:
             return super().__call__(request)  # under ASGI the coroutine of __acall__
         except SessionUnavailable as error:
@@ -35,6 +37,7 @@ class SessionMiddleware(DjangoSessionMiddleware):
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         """Answer a request, as ``__call__``."""
+        waited.set(Waited())
         try:
             return await super().__acall__(request)
         except SessionUnavailable as error:

@@ -22,6 +22,9 @@ from .keys import label, storage_id
 from .merge import merge
 from .payload import Login, PayloadCodec, Serializer, login_of
 
+#: For so long a session that could not be loaded is not tried again: longer than a request lives.
+_FAILURE_SECONDS = 5.0
+
 _USER_ID = "_auth_user_id"  # django.contrib.auth's SESSION_KEY
 
 
@@ -40,6 +43,7 @@ class SessionStore(SessionBase):
     #: What the last call raised because no tier could answer. The middleware looks here for
     #: what it has no way to catch.
     failure: SessionUnavailable | None = None
+    _failed_at = 0.0
 
     _held: Held | None = None
     _fresh_key: str | None = None
@@ -52,6 +56,8 @@ class SessionStore(SessionBase):
 
     def load(self) -> dict[str, Any]:
         """Return the data of the session; without a session, {} and no session key any more."""
+        if self.failure is not None and time.monotonic() < self._failed_at + _FAILURE_SECONDS:
+            raise self.failure  # a request waits for an outage once
         run = runtime.current()
         id = self._id(self.session_key)
         try:
@@ -60,7 +66,7 @@ class SessionStore(SessionBase):
         except SessionUnavailable as error:
             run.metrics.count("unavailable")
             if not self.anonymous_if_unavailable:
-                self.failure = error
+                self._note_failure(error)
                 raise
             self.unavailable = True
             return {}
@@ -224,9 +230,12 @@ class SessionStore(SessionBase):
         try:
             yield
         except SessionUnavailable as error:
-            self.failure = error
+            self._note_failure(error)
             raise
         self.failure = None
+
+    def _note_failure(self, error: SessionUnavailable) -> None:
+        self.failure, self._failed_at = error, time.monotonic()
 
 
 def _loads(
