@@ -135,10 +135,11 @@ class Reconciler:
         item = encode_cold(record, self._keyring, ordered=False)
         return len(item.data) + ITEM_OVERHEAD_BYTES <= MAX_ITEM_BYTES
 
-    def renew(self, answer: HotAnswer) -> Record | None:
+    def renew(self, answer: HotAnswer, pending: Pending | None = None) -> Record | None:
         """Make a live hot entry agree with DynamoDB; return what stands now, None if it is over.
 
-        The lease begins anew. The hot entry is replaced by compare-and-swap only.
+        The lease begins anew. The hot entry is replaced by compare-and-swap only. ``pending`` is
+        what this process has of it: without, a conflict keeps one side whole.
         """
         record, token = answer.record, answer.token
         assert record is not None
@@ -153,21 +154,21 @@ class Reconciler:
             if record.base and not self._outlived(record):
                 self.end(record)
                 return None
-            return self._write_back(record, token)
+            return self._write_back(record, token, pending)
         if found.same_as(record):
             return self._settle(record.agreed(started), token, started)
         record = replace(record, agreed_at=started)
         if found.version == record.base and record.dirty:
             if started < record.dirty_since + self._lease:
                 return self._keep(record, token)  # it is written when it is due
-            return self._write_back(record, token)
+            return self._write_back(record, token, pending)
         if found.version > record.version and item.site == record.lineage.hex():
             return found  # a save of this moment, which the hot tier has by now
         if found.version < record.base and found.modified <= record.modified:
             # This region lacks what another one acknowledged.
-            return self._write_back(replace(record, base=found.version), token)
+            return self._write_back(replace(record, base=found.version), token, pending)
         if record.dirty:
-            return self._write_back(record, token)
+            return self._write_back(record, token, pending)
         return self._adopt(found, token)
 
     def flush(self, pending: Pending) -> None:

@@ -182,8 +182,11 @@ class TieredStore:
     def _renew(self, answer: HotAnswer, record: Record) -> Held | None:
         if not self._cold.exists:
             return None  # it has expired: nothing else ends trust without a cold tier
+        pending = self._writer.change(record.id)
         try:
-            renewed = self._reads.run(("renew", record.id), lambda: self._reconciler.renew(answer))
+            renewed = self._reads.run(
+                ("renew", record.id), lambda: self._reconciler.renew(answer, pending)
+            )
         except (ColdUnavailable, SessionUnreadable) as error:
             if record.expires <= self._now():
                 raise SessionUnavailable(NO_ANSWER) from error

@@ -94,6 +94,10 @@ class Writer:
         pending = self._pending.get(id)
         return pending.record if pending else None
 
+    def change(self, id: str) -> Pending | None:
+        """Return the same with what it is to be merged by."""
+        return self._pending.get(id)
+
     def is_revoked(self, id: str) -> bool:
         """Tell whether this process has still to tell DynamoDB that a session is over."""
         return id in self._revoking
@@ -270,7 +274,7 @@ class Writer:
         try:
             answer: HotAnswer = self._hot.get(id)
             if answer.state is State.LIVE:
-                self._reconciler.renew(answer)
+                self._reconciler.renew(answer, self.change(id))
         except (HotUnavailable, ColdUnavailable, SessionUnreadable):
             pass  # the next hit asks again; past the lease the request does it itself
 
