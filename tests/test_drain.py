@@ -22,7 +22,7 @@ from .web import until
 DRAIN = "drainsessions"
 DRAINED = "Drained. Every change is written through until: drainsessions_dynamo off"
 PRODUCTS = {"mug": 1, "espresso": 1}
-SESSIONS = 2_000
+SESSIONS = 1_000
 
 
 def replace_workers(web):
