@@ -484,22 +484,36 @@ def test_the_hot_tier_is_watched_whatever_somebody_plants_in_it(memcached, site,
     assert 1 <= site.counts("hot_lost")[0] <= 2
 
 
-def test_the_hot_tier_is_watched_whatever_somebody_plants_in_dynamodb(
-    dynamodb, table, site, writer, clock
-):
-    """After an outage of DynamoDB the item of nobody is read, to see whether it answers again."""
-    item = {"id": {"S": "0" * 64}, "data": {"S": "planted"}}
-    boto3_client(dynamodb.endpoint_url).put_item(TableName=table, Item=item)
+def test_the_hot_tier_is_watched_after_whatever_error(site, writer, clock, monkeypatch, caplog):
+    def fail():
+        raise RuntimeError("a bug")
+
     writer.start()
-    for _ in range(1000):
-        site.cold_breaker.failure()
-    clock.tick(30)
     writer.run_due()
-    assert not site.cold.is_down
+    with monkeypatch.context() as patch:
+        patch.setattr(site.fleet, "look", fail)
+        clock.tick(POLL_SECONDS)
+        writer.run_due()
+    assert "a bug" in caplog.text
     site.lose()
     clock.tick(30)
     writer.run_due()
     assert site.counts("hot_lost") == [1]
+
+
+def test_dynamodb_is_probed_whatever_somebody_plants_in_it(dynamodb, table, site, writer, clock):
+    """The item of nobody is read, to see whether it answers again."""
+    item = {"id": {"S": "0" * 64}, "data": {"S": "planted"}}
+    boto3_client(dynamodb.endpoint_url).put_item(TableName=table, Item=item)
+    for _ in range(1000):
+        site.cold_breaker.failure()
+    writer.probe_later()
+    clock.tick(30)
+    writer.run_due()
+    assert not site.cold.is_down
+    clock.tick(30)
+    writer.run_due()
+    assert "probe" not in writer._polls
 
 
 def test_without_a_cold_tier_nothing_is_watched(site):
