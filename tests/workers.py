@@ -26,7 +26,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 
 #: What a process must answer within, in seconds.
-PATIENCE = 30.0
+PATIENCE = 120.0
 
 #: Settings with which a busy machine is no outage.
 PATIENT: dict[str, Any] = {"CONNECT_TIMEOUT": 10, "READ_TIMEOUT": 20, "DEADLINE": 30}
