@@ -6,6 +6,8 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings
+from django.contrib.sessions.backends.cache import SessionStore as CacheStore
+from django.contrib.sessions.backends.cached_db import SessionStore as CachedDbStore
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.utils.module_loading import import_string
 
@@ -13,6 +15,7 @@ from .conf import Config, problems
 from .middleware import SessionMiddleware
 
 ENGINE = "django_dynamo_failover.sessions"
+MOVING_OUT = "django_dynamo_failover.moving_out"
 MIDDLEWARE = "django_dynamo_failover.middleware.SessionMiddleware"
 CACHE = "django_dynamo_failover.cache.MemcachedCache"
 
@@ -31,13 +34,19 @@ _UNPICKLING = {
 @register(Tags.security)
 def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """Check ``DYNAMO_FAILOVER`` and the settings of Django that it builds upon."""
-    if settings.SESSION_ENGINE != ENGINE:
+    if settings.SESSION_ENGINE not in (ENGINE, MOVING_OUT):
         return []
     setting = getattr(settings, "DYNAMO_FAILOVER", {})
     found = [_error(p.id, p.message, p.hint) for p in problems(setting)]
     if found:
         return found
-    return [*_check_middleware(), *_check_cache(), *_check_config(Config.parse(setting))]
+    config = Config.parse(setting)
+    return [
+        *_check_middleware(),
+        *_check_cache(),
+        *_check_config(config),
+        *_check_fallback(config),
+    ]
 
 
 def _check_middleware() -> Iterator[CheckMessage]:
@@ -108,6 +117,38 @@ def _check_config(config: Config) -> Iterator[CheckMessage]:
             "DYNAMO_FAILOVER: one attempt (CONNECT_TIMEOUT + READ_TIMEOUT) outlasts DEADLINE.",
             "Raise DEADLINE or lower the timeouts.",
         )
+
+
+def _check_fallback(config: Config) -> Iterator[CheckMessage]:
+    problem = _problem_of_fallback(config.fallback_engine, config.fallback_cache_alias)
+    if problem is not None:
+        message, hint = problem
+        yield _error("E008", f"DYNAMO_FAILOVER['FALLBACK_ENGINE'] {message}", hint)
+
+
+def _problem_of_fallback(engine: str | None, alias: str | None) -> tuple[str, str] | None:
+    """Return what is wrong with the engine that a site moves in from or out to, and a hint."""
+    before = "Set it to what SESSION_ENGINE was before."
+    if engine is None:
+        if settings.SESSION_ENGINE == MOVING_OUT:
+            return "is not set: where is the site to move out to?", "Set it to a session engine."
+        return None
+    if engine in (ENGINE, MOVING_OUT):
+        return "is an engine of this package.", before
+    try:
+        store: Any = import_string(f"{engine}.SessionStore")
+    except (ImportError, TypeError, ValueError):  # the latter two: ".name"
+        return "names no module with a SessionStore.", before
+    if not issubclass(store, CacheStore | CachedDbStore):
+        return None
+    alias = alias or settings.SESSION_CACHE_ALIAS
+    options: Any = settings.CACHES.get(alias, {})
+    if options.get("BACKEND", CACHE) == CACHE:
+        return (
+            f"has its sessions in a cache, which is not CACHES[{alias!r}].",
+            "Set FALLBACK_CACHE_ALIAS to what SESSION_CACHE_ALIAS was before.",
+        )
+    return None
 
 
 def _is_ours(path: str) -> bool:

@@ -149,6 +149,10 @@ class ColdTier:
         """Write the first item of a session. Raises ``ConditionFailed`` if there is one."""
         self._put(lambda table, until: table.put_new(item, self._now(), until))
 
+    def put_first(self, item: ColdItem) -> None:
+        """Write an item. Raises ``ConditionFailed`` if there is any, also one that has expired."""
+        self._put(lambda table, until: table.put_new(item, 0.0, until))
+
     def put_over(self, item: ColdItem, base: int, site: str) -> None:
         """Write an item over version ``base``, or over any earlier one that ``site`` wrote.
 

@@ -51,6 +51,8 @@ class Config:
     encrypt: bool = False
     oversize: Oversize = "hot-only"
     boto_session: str | None = None
+    fallback_engine: str | None = None
+    fallback_cache_alias: str | None = None
 
     @classmethod
     def parse(cls, settings: Mapping[str, Any]) -> "Config":
@@ -185,4 +187,9 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         _is_name_or_none,
         "the dotted path of a callable that returns a boto3 Session, or None",
     ),
+    "FALLBACK_ENGINE": (
+        _is_name_or_none,
+        'the dotted path of a session engine, as "django.contrib.sessions.backends.db", or None',
+    ),
+    "FALLBACK_CACHE_ALIAS": (_is_name_or_none, "a key of CACHES, or None"),
 }

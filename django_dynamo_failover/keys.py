@@ -16,12 +16,18 @@ MAC_LENGTH = 10  # 10 characters of 36 are 51 bits: enough against an online gue
 KEY_LENGTH = RANDOM_LENGTH + MAC_LENGTH
 TAG_BYTES = 16
 
+_CHARACTERS = frozenset(ALPHABET)
 _MAC_RANGE: int = len(ALPHABET) ** MAC_LENGTH
 
 
 def storage_id(session_key: str) -> str:
     """Return the id under which both tiers hold a session: SHA-256 as 64 hexadecimal digits."""
     return hashlib.sha256(session_key.encode()).hexdigest()
+
+
+def is_well_formed(session_key: str) -> bool:
+    """Tell whether a session key could be one of Django's engines, which have no MAC."""
+    return len(session_key) == KEY_LENGTH and _CHARACTERS.issuperset(session_key)
 
 
 def label(id: str) -> str:

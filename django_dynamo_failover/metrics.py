@@ -12,6 +12,8 @@ COUNTERS = {
     "hot_errors": "Calls to the hot tier that failed.",
     "hot_unreadable": "Hot entries refused: corrupt, forged or of an unknown format.",
     "forged_keys": "Session keys refused before any store was asked.",
+    "old_keys": "Session keys without a MAC, let through because FALLBACK_ENGINE is set.",
+    "moved": "Sessions moved over from FALLBACK_ENGINE.",
     "cold_reads": "Reads sent to DynamoDB.",
     "cold_writes": "Writes sent to DynamoDB.",
     "cold_errors": "Calls to DynamoDB that failed.",

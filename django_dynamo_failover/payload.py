@@ -14,6 +14,9 @@ from .exceptions import SessionTooLarge, Unreadable
 from .keys import Keyring
 from .record import MAX_PAYLOAD_BYTES
 
+#: The key of a session that says whose it is: SESSION_KEY of django.contrib.auth.
+USER_ID = "_auth_user_id"
+
 #: Merges three payloads of a session: as loaded, ours, theirs. Returns the result, and when it
 #: expires.
 Merge = Callable[[bytes, bytes, bytes], tuple[bytes, float]]

@@ -20,10 +20,12 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
+from .adopting import Adopter
 from .breaker import Breaker
 from .cold import ColdTier, GuardedRegion
 from .conf import Config, problems
 from .dynamo import DynamoTable
+from .fallback import OldEngine
 from .fleet import Fleet
 from .hot import HotTier
 from .keys import Keyring
@@ -61,6 +63,7 @@ class Runtime:
     fleet: Fleet
     writer: Writer
     metrics: Metrics
+    old_engine: OldEngine | None
     pid: int
 
 
@@ -94,10 +97,11 @@ def config() -> Config:
     return Config.parse(setting)
 
 
-def tables(config: Config) -> list[DynamoTable]:
+def tables(config: Config, attempts: int | None = None) -> list[DynamoTable]:
     """Return the table in each region, nearest first. Asks nothing yet."""
-    # With another region to go to, that one is the second attempt.
-    attempts = 1 if len(config.regions) > 1 else 2
+    if attempts is None:
+        # With another region to go to, that one is the second attempt.
+        attempts = 1 if len(config.regions) > 1 else 2
     make_session: Callable[[], Any] | None = None
     if config.boto_session is not None:
         make_session = import_string(config.boto_session)
@@ -141,6 +145,7 @@ def build(config: Config) -> Runtime:
     ]
     cold = ColdTier(regions, metrics, deadline=config.deadline)
     reconciler = Reconciler(hot, cold, keyring, metrics, lease=config.write_interval)
+    adopter = Adopter(cold, reconciler, keyring, metrics, lease=config.write_interval)
     fleet = Fleet(hot, site=config.site)
     writer = Writer(reconciler, hot, cold, fleet, metrics, background=config.background)
     for tier, breaker in breakers:
@@ -149,13 +154,21 @@ def build(config: Config) -> Runtime:
         config=config,
         keyring=keyring,
         codec=PayloadCodec(keyring, config.encrypt),
-        store=TieredStore(config, hot, cold, reconciler, fleet, writer, metrics),
+        store=TieredStore(config, hot, cold, reconciler, adopter, fleet, writer, metrics),
         cold=cold,
         fleet=fleet,
         writer=writer,
         metrics=metrics,
+        old_engine=old_engine(config),
         pid=os.getpid(),
     )
+
+
+def old_engine(config: Config) -> OldEngine | None:
+    """Return the engine to move in from or out to, None if there is none."""
+    if config.fallback_engine is None:
+        return None
+    return OldEngine(config.fallback_engine, config.fallback_cache_alias)
 
 
 def _start() -> Runtime:

@@ -18,14 +18,13 @@ from .exceptions import (
     SessionUnreadable,
     Unreadable,
 )
-from .keys import label, storage_id
+from .fallback import OldEngine, draft_of
+from .keys import is_well_formed, label, storage_id
 from .merge import merge
-from .payload import Login, PayloadCodec, Serializer, login_of
+from .payload import USER_ID, Login, PayloadCodec, Serializer, login_of
 
 #: For so long a session that could not be loaded is not tried again: longer than a request lives.
 _FAILURE_SECONDS = 5.0
-
-_USER_ID = "_auth_user_id"  # django.contrib.auth's SESSION_KEY
 
 
 class SessionStore(SessionBase):
@@ -44,6 +43,8 @@ class SessionStore(SessionBase):
     #: what it has no way to catch.
     failure: SessionUnavailable | None = None
     _failed_at = 0.0
+    #: Whether a session that neither tier knows is looked up in FALLBACK_ENGINE, if that is set.
+    looks_elsewhere = True
 
     _held: Held | None = None
     _fresh_key: str | None = None
@@ -59,9 +60,8 @@ class SessionStore(SessionBase):
         if self.failure is not None and time.monotonic() < self._failed_at + _FAILURE_SECONDS:
             raise self.failure  # a request waits for an outage once
         run = runtime.current()
-        id = self._id(self.session_key)
         try:
-            held = run.store.load(id) if id else None
+            held = self._find(run, self.session_key)
             data = self._loads(held) if held else {}
         except SessionUnavailable as error:
             run.metrics.count("unavailable")
@@ -114,7 +114,7 @@ class SessionStore(SessionBase):
         with self._noting_failure():
             if not must_create and (self._held is None or self._held.record.id != id):
                 # Cleared without a look at it: what there is decides what is changed.
-                held = run.store.load(id)
+                held = self._find(run, self.session_key)
                 if held is None:
                     raise UpdateError
                 self._remember(held, self._loads(held))
@@ -125,6 +125,9 @@ class SessionStore(SessionBase):
                 expires=time.time() + self.get_expiry_age(expiry=data.get("_session_expiry")),
                 through=self._cycling or self._anew or self._through(data) != through,
             )
+            if run.old_engine is not None and draft.through and not must_create:
+                # Its copy there must not come back after what this save ends.
+                run.old_engine.delete(self.session_key)
             held = self._store(id, draft, must_create=must_create)
             if held.record.payload != draft.payload:
                 self._session_cache = data = self._loads(held)
@@ -145,22 +148,26 @@ class SessionStore(SessionBase):
 
     def exists(self, session_key: str | None) -> bool:
         """Tell whether a session is alive. Raises ``SessionUnavailable``."""
-        id = self._id(session_key)
         with self._noting_failure():
-            return id is not None and runtime.current().store.load(id) is not None
+            return self._find(runtime.current(), session_key) is not None
 
     def delete(self, session_key: str | None = None) -> None:
         """End a session, at all sites. Raises ``SessionUnavailable`` if that cannot be promised."""
-        id = self._id(session_key or self.session_key)
-        if id is None:
+        session_key = session_key or self.session_key
+        id = self._id(session_key)
+        if session_key is None or id is None:
             return
+        run = runtime.current()
         expires = time.time() + self.get_session_cookie_age()
         if self._held is not None:
             expires = max(expires, self._held.record.expires)
         with self._noting_failure():
             if self.unavailable:
                 raise SessionUnavailable("what was not there cannot be ended")
-            runtime.current().store.delete(id, expires)
+            run.store.delete(id, expires)
+            # Then there: whoever is moving the session over meanwhile finds that it has ended.
+            if run.old_engine is not None:
+                run.old_engine.delete(session_key)
 
     def cycle_key(self) -> None:
         """Give the session a new key. The new one is durable before the old one is deleted."""
@@ -197,12 +204,30 @@ class SessionStore(SessionBase):
     async def _aget_new_session_key(self) -> str:
         return self._get_new_session_key()
 
+    def _find(self, run: runtime.Runtime, session_key: str | None) -> Held | None:
+        """Return a session, None if there is none. Raises ``SessionUnavailable``."""
+        id = self._id(session_key)
+        if session_key is None or id is None:
+            return None
+        if run.old_engine is None or not self.looks_elsewhere:
+            return run.store.load(id)
+        return run.store.load(id, partial(self._look_elsewhere, session_key, run.old_engine))
+
+    def _look_elsewhere(self, session_key: str, old_engine: OldEngine) -> Draft | None:
+        found = old_engine.take(session_key)
+        if found is None:
+            return None
+        return draft_of(found, session_key, runtime.current().codec, self.serializer())
+
     def _id(self, session_key: str | None) -> str | None:
         """Return the storage id of a session key, None for one that this site never made."""
         if not session_key:
             return None
         run = runtime.current()
         if run.keyring.is_genuine(session_key):
+            return storage_id(session_key)
+        if run.old_engine is not None and is_well_formed(session_key):
+            run.metrics.count("old_keys")
             return storage_id(session_key)
         run.metrics.count("forged_keys")
         return None
@@ -266,7 +291,7 @@ def _login(
     codec: PayloadCodec, data: dict[str, Any], known: Iterable[Login | None]
 ) -> Login | None:
     """Return whose session this is, and since when: for as long as it is the same user's."""
-    user_id = data.get(_USER_ID)
+    user_id = data.get(USER_ID)
     if user_id is None:
         return None
     owners = codec.keyring.owners(str(user_id))

@@ -8,6 +8,7 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 
+from .adopting import Adopter
 from .changes import Draft, Held
 from .cold import ColdTier
 from .conf import Config
@@ -25,13 +26,16 @@ from .hot import HotAnswer, HotTier, State
 from .metrics import Metrics
 from .payload import Merge
 from .reconcile import Reconciler
-from .record import Record
+from .record import Record, new_record
 from .saving import NO_ANSWER, Saver
 from .singleflight import SingleFlight
 from .writer import Writer
 
 #: After this part of a lease the background thread renews it, so that no active user waits.
 _RENEW_AFTER = 2 / 3
+
+#: Asked for a session of which neither tier has a trace: returns one to begin with, if any.
+Elsewhere = Callable[[], Draft | None]
 
 #: No browser keeps a cookie longer than 400 days, so no session is older, in seconds.
 _LONGEST_LIFE = 400 * 86_400
@@ -46,6 +50,7 @@ class TieredStore:
         hot: HotTier,
         cold: ColdTier,
         reconciler: Reconciler,
+        adopter: Adopter,
         fleet: Fleet,
         writer: Writer,
         metrics: Metrics,
@@ -56,6 +61,7 @@ class TieredStore:
         self._hot = hot
         self._cold = cold
         self._reconciler = reconciler
+        self._adopter = adopter
         self._fleet = fleet
         self._writer = writer
         self._metrics = metrics
@@ -63,15 +69,16 @@ class TieredStore:
         self._reads: SingleFlight[Record | None] = SingleFlight()
         self._saver = Saver(config, hot, cold, reconciler, writer, self._reads, metrics, now=now)
 
-    def load(self, id: str) -> Held | None:
+    def load(self, id: str, elsewhere: Elsewhere | None = None) -> Held | None:
         """Return a session, None if it is proven that there is none.
 
         One hot round trip, and no DynamoDB request while the lease of the hot entry holds.
-        Raises ``SessionUnavailable``.
+        What ``elsewhere`` returns is stored, unless the session has ended here. Raises
+        ``SessionUnavailable``.
         """
         self._writer.listen()
         try:
-            held = self._load(id)
+            held = self._load(id, elsewhere)
             if held is not None and self._fleet.has_ended(held.record):
                 self._reconciler.end(held.record)
                 return None
@@ -151,16 +158,16 @@ class TieredStore:
         except HotUnavailable:
             return False
 
-    def _load(self, id: str) -> Held | None:
+    def _load(self, id: str, elsewhere: Elsewhere | None) -> Held | None:
         try:
             answer = self._hot.get(id)
         except HotUnavailable:
-            return self._restore(id, refill=False)
+            return self._restore(id, elsewhere, refill=False)
         record = answer.record
         if record is None:
             if answer.state is State.TOMBSTONE:
                 return None
-            return self._restore(id, refill=answer.state is State.MISS)
+            return self._restore(id, elsewhere, refill=answer.state is State.MISS)
         now = self._now()
         pending = self._pending(id)
         if pending is not None and _is_later(pending, record):
@@ -194,12 +201,12 @@ class TieredStore:
             return Held(record, answer.token)
         return Held(renewed) if renewed is not None and renewed.expires > self._now() else None
 
-    def _restore(self, id: str, *, refill: bool) -> Held | None:
+    def _restore(self, id: str, elsewhere: Elsewhere | None, *, refill: bool) -> Held | None:
         """Return a session that the hot tier cannot give, and give it back to the hot tier."""
         self._metrics.count("hot_misses")
         if not self._cold.exists:
             if refill:
-                return None
+                return self._adopt(id, elsewhere, refill=True)
             raise SessionUnavailable(NO_ANSWER)
         if self._writer.is_revoked(id):
             return None  # DynamoDB does not know yet
@@ -217,11 +224,27 @@ class TieredStore:
         if record is None and pending is not None and not pending.base:
             record = pending  # a new session, on its way to DynamoDB
         if record is None:
-            self._reconciler.report_ended(id)
-            return None
+            adopted = self._adopt(id, elsewhere, refill=refill)
+            if adopted is None:
+                self._reconciler.report_ended(id)
+            return adopted
         if pending is not None and pending.version > record.version:
             record = pending
         self._reconciler.report_restored(id)
+        return self._refill(record) if refill else Held(record)
+
+    def _adopt(self, id: str, elsewhere: Elsewhere | None, *, refill: bool) -> Held | None:
+        """Return a session that neither tier had, None if there is none elsewhere either."""
+        draft = elsewhere() if elsewhere is not None else None
+        if draft is None:
+            return None
+        record = new_record(id, draft.payload, draft.expires, self._now())
+        try:
+            record = self._adopter.adopt(record)
+        except SessionEnded:
+            return None
+        except ColdUnavailable as error:
+            raise SessionUnavailable(NO_ANSWER) from error
         return self._refill(record) if refill else Held(record)
 
     def _refill(self, record: Record) -> Held | None:

@@ -10,12 +10,13 @@ from django.core import checks as django_checks
 from django.core.cache.backends.locmem import LocMemCache
 
 from django_dynamo_failover import checks
-from django_dynamo_failover.checks import CACHE, ENGINE, MIDDLEWARE, check_settings
+from django_dynamo_failover.checks import CACHE, ENGINE, MIDDLEWARE, MOVING_OUT, check_settings
 from django_dynamo_failover.middleware import SessionMiddleware
 
 GOOD_CACHE = {"BACKEND": CACHE, "LOCATION": "127.0.0.1:11211"}
 LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
 DJANGO_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"
+BUILT_IN = "django.contrib.sessions.backends."
 CALLABLE = "tests.configurations.boto_session"
 
 
@@ -131,6 +132,48 @@ def test_a_boto_session_that_cannot_be_called_is_e007(site, path):
 
 def test_a_boto_session_that_can_be_called_passes(site):
     site.DYNAMO_FAILOVER = {"REGIONS": ["us-east-1"], "BOTO_SESSION": CALLABLE}
+    assert found() == []
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        "no.such",
+        ".db",
+        "django.contrib.sessions.backends.none",
+        "django.contrib.sessions",
+        ENGINE,
+        MOVING_OUT,
+    ],
+)
+def test_a_fallback_engine_that_is_none_or_ours_is_e008(site, engine):
+    site.DYNAMO_FAILOVER = {"REGIONS": ["us-east-1"], "FALLBACK_ENGINE": engine}
+    assert found() == ["E008"]
+
+
+@pytest.mark.parametrize("alias", [None, "sessions", "nowhere"])
+@pytest.mark.parametrize("engine", ["cache", "cached_db"])
+def test_a_fallback_engine_that_looks_into_the_wrong_cache_is_e008(site, engine, alias):
+    site.DYNAMO_FAILOVER = {
+        "REGIONS": ["us-east-1"],
+        "FALLBACK_ENGINE": BUILT_IN + engine,
+        "FALLBACK_CACHE_ALIAS": alias,
+    }
+    assert found() == ["E008"]
+    site.DYNAMO_FAILOVER = {**site.DYNAMO_FAILOVER, "FALLBACK_CACHE_ALIAS": "default"}
+    assert found() == []
+
+
+@pytest.mark.parametrize("engine", ["db", "file"])
+def test_a_fallback_engine_without_a_cache_passes(site, engine):
+    site.DYNAMO_FAILOVER = {"REGIONS": ["us-east-1"], "FALLBACK_ENGINE": BUILT_IN + engine}
+    assert found() == []
+
+
+def test_moving_out_to_nowhere_is_e008(site):
+    site.SESSION_ENGINE = MOVING_OUT
+    assert found() == ["E008"]
+    site.DYNAMO_FAILOVER = {"REGIONS": ["us-east-1"], "FALLBACK_ENGINE": BUILT_IN + "db"}
     assert found() == []
 
 

@@ -35,6 +35,8 @@ RIGHT = {
     "ENCRYPT": [True, False],
     "OVERSIZE": ["hot-only", "raise"],
     "BOTO_SESSION": [None, "shop.boto.session"],
+    "FALLBACK_ENGINE": [None, "django.contrib.sessions.backends.db"],
+    "FALLBACK_CACHE_ALIAS": [None, "default"],
 }
 NOT_NAMES = [None, "", 1, b"name", ["name"]]
 NOT_SECONDS = [None, "1", True, -1, -0.5, NAN, INFINITY, [1]]
@@ -71,6 +73,8 @@ WRONG = {
     "ENCRYPT": NOT_BOOLS,
     "OVERSIZE": [None, "", "hot", True, {}],
     "BOTO_SESSION": NOT_NAMES[1:],
+    "FALLBACK_ENGINE": NOT_NAMES[1:],
+    "FALLBACK_CACHE_ALIAS": NOT_NAMES[1:],
 }
 
 
