@@ -17,6 +17,7 @@ from django_dynamo_failover.management.base import (
     COULD_NOT_ASK,
     FOUND_A_PROBLEM,
     DynamoCommand,
+    explain,
     no_cold_tier,
     settings_errors,
 )
@@ -37,20 +38,6 @@ this command checks all of them.
 exit status: 0 every table is ready, 1 an existing table or the settings are wrong, 2 a region gave
 no answer or refused.
 """
-
-# What DynamoDB or boto3 calls it: what to say of it.
-_REASONS = {
-    "AccessDeniedException": "these AWS credentials lack the permission",
-    "ConnectTimeoutError": "cannot be reached",
-    "CredentialRetrievalError": "the AWS credentials cannot be retrieved",
-    "EndpointConnectionError": "cannot be reached",
-    "ExpiredTokenException": "the AWS credentials have expired",
-    "NoCredentialsError": "no AWS credentials found",
-    "PartialCredentialsError": "the AWS credentials are incomplete",
-    "ReadTimeoutError": "does not answer",
-    "UnrecognizedClientException": "AWS does not know these credentials",
-    "not ready yet": "the AWS credentials are still being looked up",
-}
 
 
 class Command(DynamoCommand):
@@ -93,7 +80,7 @@ class Command(DynamoCommand):
         except TableUnfit as error:
             return _Result(table.name, error=str(error), status=FOUND_A_PROBLEM)
         except ColdUnavailable as error:
-            return _Result(table.name, error=_explain(error), status=COULD_NOT_ASK)
+            return _Result(table.name, error=explain(error), status=COULD_NOT_ASK)
         return _Result(table.name, ready=True, created=made.created, ttl=made.ttl)
 
 
@@ -123,9 +110,3 @@ def _tables(region: str | None) -> tuple[str, list[DynamoTable]]:
             f"{region!r} is not in DYNAMO_FAILOVER: choose of {names}.", returncode=FOUND_A_PROBLEM
         )
     return config.table, chosen
-
-
-def _explain(error: ColdUnavailable) -> str:
-    text = str(error)
-    operation, _, code = text.partition(": ")
-    return f"{_REASONS[code]} ({operation}: {code})" if code in _REASONS else text
