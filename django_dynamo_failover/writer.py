@@ -77,8 +77,10 @@ class Writer:
         self._revoking: dict[str, bool] = {}  # whether any region knows already
 
     def start(self) -> None:
-        """Learn what is ordered, in one round trip, and begin to watch the hot tier."""
+        """Learn what is ordered, and begin to watch the hot tier."""
         with contextlib.suppress(HotUnavailable):
+            if self._cold.exists:
+                self._fleet.tell(0)  # first: who gives an order now is to wait for this process
             self._fleet.look()
         if self._cold.exists:
             # Vital: it goes on after whatever error.
