@@ -25,6 +25,7 @@ from .fleet import Fleet
 from .hot import HotAnswer, HotTier, State
 from .metrics import Metrics
 from .payload import Merge
+from .recent import Recent
 from .reconcile import Reconciler
 from .record import Record, new_record
 from .saving import NO_ANSWER, Saver
@@ -36,6 +37,14 @@ _RENEW_AFTER = 2 / 3
 
 #: Asked for a session of which neither tier has a trace: returns one to begin with, if any.
 Elsewhere = Callable[[], Draft | None]
+
+#: That part differs by up to this much, so that sessions restored together do not stay in step.
+_RENEW_SPREAD = 1 / 6
+
+#: A session that DynamoDB does not have is not asked for again for so many seconds: not every
+#: client gives a cookie back that it is told to.
+_ABSENT_SECONDS = 2.0
+_MOST_ABSENT = 10_000
 
 #: No browser keeps a cookie longer than 400 days, so no session is older, in seconds.
 _LONGEST_LIFE = 400 * 86_400
@@ -67,6 +76,7 @@ class TieredStore:
         self._metrics = metrics
         self._now = now
         self._reads: SingleFlight[Record | None] = SingleFlight()
+        self._absent = Recent(_ABSENT_SECONDS, _MOST_ABSENT)
         self._saver = Saver(config, hot, cold, reconciler, writer, self._reads, metrics, now=now)
 
     def load(self, id: str, elsewhere: Elsewhere | None = None) -> Held | None:
@@ -93,6 +103,7 @@ class TieredStore:
         """
         if not fresh and self.load(id) is not None:
             raise SessionExists("the id is taken")
+        self._absent.discard(id)
         return self._saver.create(id, draft)
 
     def save(self, id: str, draft: Draft, held: Held, merge: Merge) -> Held:
@@ -176,7 +187,9 @@ class TieredStore:
             return self._renew(answer, record)
         self._metrics.count("hot_hits")
         if self._cold.exists and now > record.agreed_at + self._lease * _RENEW_AFTER:
-            self._writer.renew_later(id)
+            spread = _RENEW_SPREAD * int(id[:4], 16) / 0x10000
+            if now > record.agreed_at + self._lease * (_RENEW_AFTER + spread):
+                self._writer.renew_later(id)
         return Held(record, answer.token)
 
     def _is_trusted(self, record: Record, now: float) -> bool:
@@ -212,10 +225,13 @@ class TieredStore:
             return None  # DynamoDB does not know yet
         # A change of this process that DynamoDB does not have yet must not be forgotten.
         pending = self._pending(id)
+        if pending is None and id in self._absent:
+            return None
         try:
             record = self._reads.run(id, lambda: self._reconciler.read(id))
         except SessionEnded:
             self._reconciler.report_ended(id)
+            self._absent.add(id)
             return None
         except ColdUnavailable as error:
             if pending is None:
@@ -227,6 +243,7 @@ class TieredStore:
             adopted = self._adopt(id, elsewhere, refill=refill)
             if adopted is None:
                 self._reconciler.report_ended(id)
+                self._absent.add(id)
             return adopted
         if pending is not None and pending.version > record.version:
             record = pending

@@ -16,17 +16,8 @@ MAX_LINES = 350
 # `memcached` below it, and the package itself stand beside: nothing imports `cache`, which Django
 # loads by its name in CACHES.
 LAYERS = [
-    {
-        "exceptions",
-        "keys",
-        "breaker",
-        "metrics",
-        "signals",
-        "scheduler",
-        "singleflight",
-        "merge",
-        "limiter",
-    },
+    {"exceptions", "keys", "breaker", "limiter", "metrics", "signals", "merge"},
+    {"scheduler", "singleflight", "recent"},
     {"conf", "record", "orders"},
     {"payload"},
     {"changes"},
