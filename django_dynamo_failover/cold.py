@@ -177,12 +177,6 @@ class ColdTier:
             lambda table, until: table.revoke_user(owner, before, expires, until)
         )
 
-    def clear_expired(self) -> int:
-        """Delete the items that have expired, in the nearest region; return how many."""
-        table = self._regions[0].table
-        now = self._now()
-        return sum(table.delete_expired(id, now) for id in table.expired(now))
-
     def _shares(self) -> Iterator[tuple[GuardedRegion, float]]:
         """Yield each region, and until when to ask it: what is left, shared with those to come."""
         request = waited.get() or Waited()

@@ -2,8 +2,8 @@
 
 import contextlib
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from .conf import Region
@@ -16,11 +16,23 @@ MAX_ITEM_BYTES = 400 * 1024
 
 _REVOKED = "revoked:"
 _USER = "user:"
-_SCAN_ATTEMPTS = 10  # nobody waits for a scan: it may be throttled for a while
-_SCAN_PAGE_SECONDS = 30.0
+_SCAN_PAGE_ITEMS = 250  # at 1 KB each 32 read units; a page of 1 MB would take 128 at once
 
 # Any name may be or become a reserved word, so expressions use the # form only.
 _NAMES = {f"#{name}": name for name in ("id", "expires", "version", "site", "before")}
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiredPage:
+    """A part of the table: what has expired in it, how many items it has, what to read it cost.
+
+    ``last`` is where the next page goes on; None at the end of the segment.
+    """
+
+    ids: list[str]
+    last: str | None
+    scanned: int
+    units: float
 
 
 class DynamoTable:
@@ -138,52 +150,53 @@ class DynamoTable:
         with contextlib.suppress(ConditionFailed):  # a later one is noted already
             self._put(attributes, condition, {":before": _n(before)}, until)
 
-    def expired(self, now: float) -> Iterator[str]:
-        """Yield the id of each item that expired before ``now``, revocations too: a scan."""
+    def scan_expired(
+        self, before: float, segment: int, segments: int, after: str | None, until: float
+    ) -> ExpiredPage:
+        """Return the next ids in a segment of the table that expired before a time.
+
+        Revocations too. ``after`` is the ``last`` of the page before this one, None at first.
+        """
         request: dict[str, Any] = {
             "TableName": self.table,
+            "Segment": segment,
+            "TotalSegments": segments,
+            "Limit": _SCAN_PAGE_ITEMS,
             "ProjectionExpression": "#id",
-            "FilterExpression": "#expires < :now",
+            "FilterExpression": "#expires < :before",
             "ExpressionAttributeNames": _names("#id #expires"),
-            "ExpressionAttributeValues": {":now": _n(now)},
+            "ExpressionAttributeValues": {":before": _n(before)},
+            "ReturnConsumedCapacity": "TOTAL",
         }
-        while True:
-            page = self.client.call(
-                "Scan",
-                lambda client: client.scan(**request),
-                time.monotonic() + _SCAN_PAGE_SECONDS,
-                _SCAN_ATTEMPTS,
-            )
-            for item in page.get("Items", ()):
-                yield _id_of(item)
-            if not page.get("LastEvaluatedKey"):
-                return
-            request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+        if after is not None:
+            request["ExclusiveStartKey"] = _key(after)
+        page = self.client.call("Scan", lambda client: client.scan(**request), until)
+        return ExpiredPage(
+            ids=[_id_of(item) for item in page["Items"]],
+            last=_id_of(page["LastEvaluatedKey"]) if page.get("LastEvaluatedKey") else None,
+            scanned=page["ScannedCount"],
+            units=_units(page),
+        )
 
-    def delete_expired(self, id: str, now: float, until: float | None = None) -> bool:
-        """Delete an item if it is still there and expired before ``now``; tell whether it was.
+    def delete_expired(self, id: str, before: float, until: float) -> float:
+        """Delete an item that expired before a time; return the write units that it cost.
 
-        ``id`` is what ``expired`` has yielded. Without ``until`` it is as patient as the scan.
+        ``id`` is one that ``scan_expired`` has found. Raises ``ConditionFailed`` if it has been
+        renewed or is gone; that may be our own doing, when the reply to a first attempt got lost.
         """
-        attempts = None
-        if until is None:
-            until, attempts = time.monotonic() + _SCAN_PAGE_SECONDS, _SCAN_ATTEMPTS
-        try:
-            self.client.call(
-                "DeleteItem",
-                lambda client: client.delete_item(
-                    TableName=self.table,
-                    Key=_key(id),
-                    ConditionExpression="#expires < :now",
-                    ExpressionAttributeNames=_names("#expires"),
-                    ExpressionAttributeValues={":now": _n(now)},
-                ),
-                until,
-                attempts,
-            )
-        except ConditionFailed:
-            return False
-        return True
+        answer = self.client.call(
+            "DeleteItem",
+            lambda client: client.delete_item(
+                TableName=self.table,
+                Key=_key(id),
+                ConditionExpression="#expires < :before",
+                ExpressionAttributeNames=_names("#expires"),
+                ExpressionAttributeValues={":before": _n(before)},
+                ReturnConsumedCapacity="TOTAL",
+            ),
+            until,
+        )
+        return _units(answer)
 
     def _read(self, ids: list[str], until: float) -> dict[str, Mapping[str, Any]]:
         found: dict[str, Mapping[str, Any]] = {}
@@ -258,6 +271,11 @@ def _n(number: float) -> dict[str, str]:
 def _names(expression: str) -> dict[str, str]:
     """Return the names that an expression uses: DynamoDB refuses more than those."""
     return {short: name for short, name in _NAMES.items() if short in expression}
+
+
+def _units(answer: Mapping[str, Any]) -> float:
+    """Return the capacity units that a request has consumed; 0 if the server does not say."""
+    return float(answer.get("ConsumedCapacity", {}).get("CapacityUnits", 0.0))
 
 
 def _id_of(attributes: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ Ttl = Literal["enabled", "was enabled", "unknown to the server", "refused by the
 
 _KEY = "id"
 _TTL = "expires"
+_TTL_ON = ("ENABLED", "ENABLING")
 _STEP_SECONDS = 4.0  # for one answer, also where nobody is there to give one
 _FIRST_POLL = 0.05
 _LONGEST_POLL = 1.0
@@ -30,6 +31,44 @@ class TableMade:
 
     created: bool
     ttl: Ttl
+
+
+@dataclass(frozen=True, slots=True)
+class TableState:
+    """What DynamoDB says of a table; None for what it does not say to these credentials.
+
+    ``items`` was counted some hours ago, or not yet. ``ttl`` is whether DynamoDB deletes what has
+    expired. A global table of ``strong_consistency`` can have no TTL.
+    """
+
+    items: int | None = None
+    ttl: bool | None = None
+    strong_consistency: bool = False
+
+
+def look_at(table: DynamoTable) -> TableState:
+    """Return the state of a table. Raises ``ColdUnavailable``."""
+    described = _ask_if_allowed(
+        table, "DescribeTable", lambda client: client.describe_table(TableName=table.table)["Table"]
+    )
+    ttl = _ask_if_allowed(table, "DescribeTimeToLive", _describe_ttl(table.table))
+    return TableState(
+        items=described and (described["ItemCount"] or None),
+        ttl=ttl and ttl["TimeToLiveStatus"] in _TTL_ON and ttl["AttributeName"] == _TTL,
+        strong_consistency=bool(described) and described.get("MultiRegionConsistency") == "STRONG",
+    )
+
+
+def _ask_if_allowed(
+    table: DynamoTable, operation: str, ask: Callable[["DynamoDBClient"], Any]
+) -> Any:
+    """Return the answer, None if these credentials lack the permission."""
+    try:
+        return _ask(table, operation, ask)
+    except ColdMisconfigured as error:
+        if str(error).endswith(": AccessDeniedException"):
+            return None
+        raise
 
 
 def make_table(table: DynamoTable, until: float, say: Callable[[str], None]) -> TableMade:
@@ -140,7 +179,7 @@ def _turn_ttl_on(table: DynamoTable) -> Ttl:
 
 def _ttl_is_on(table: DynamoTable) -> bool:
     state = _ask(table, "DescribeTimeToLive", _describe_ttl(table.table))
-    if state is None or state["TimeToLiveStatus"] not in ("ENABLED", "ENABLING"):
+    if state is None or state["TimeToLiveStatus"] not in _TTL_ON:
         return False
     if state["AttributeName"] != _TTL:
         raise TableUnfit(

@@ -128,12 +128,11 @@ class DynamoClient:
         operation: str,
         ask: Callable[["DynamoDBClient"], T],
         until: float,
-        attempts: int | None = None,
     ) -> T:
         """Return what one request answers. Its errors become those of this package.
 
-        Up to ``attempts`` times, by default as often as was said at the beginning; a request that
-        is throttled as often as there is time. Not botocore's own retries: they know no deadline.
+        Up to ``attempts`` times; a request that is throttled, as often as there is time. Not
+        botocore's own retries: they know no deadline.
         """
         attempt = failures = 0
         while True:
@@ -151,7 +150,7 @@ class DynamoClient:
                 self.throttles += 1
             else:
                 failures += 1
-            if failures >= (attempts or self._attempts) or isinstance(failure, _FINAL):
+            if failures >= self._attempts or isinstance(failure, _FINAL):
                 raise failure
             ended = time.monotonic()
             self.pause(attempt, until - (ended - started), failure)

@@ -11,6 +11,7 @@ from django.contrib.sessions.backends.base import CreateError, SessionBase, Upda
 
 from . import runtime
 from .changes import Draft, Held
+from .clearing import Clearing
 from .exceptions import (
     SessionEnded,
     SessionExists,
@@ -191,10 +192,13 @@ class SessionStore(SessionBase):
 
     @classmethod
     def clear_expired(cls) -> None:
-        """Delete the expired items of the table: TTL does the same, within days."""
-        run = runtime.current()
-        if run.cold.exists:
-            run.cold.clear_expired()
+        """Delete what has expired in the nearest region: see ``clearsessions_dynamo``.
+
+        Raises ``ColdUnavailable``.
+        """
+        config = runtime.config()
+        for table in runtime.tables(config)[:1]:
+            Clearing(table, time.time() - config.write_interval).run()
 
     def _get_new_session_key(self) -> str:
         # No look whether it exists, as the create is conditional.

@@ -50,12 +50,12 @@ class Client:
         self.warm = client.warm
         self.pause = client.pause
 
-    def call(self, operation, ask, until, attempts=None):
+    def call(self, operation, ask, until):
         self.deadlines.append(until)
         self.takes()
         if self.error is not None:
             raise self.error
-        return self.client.call(operation, ask, until, attempts)
+        return self.client.call(operation, ask, until)
 
 
 @pytest.fixture(scope="module")
@@ -412,20 +412,3 @@ def test_the_log_tells_an_outage_from_a_mistake(regions, cold, near, caplog, err
     [record] = caplog.records
     assert record.levelno == level
     assert record.getMessage() == f"DynamoDB in near: {error}"
-
-
-# --- Clearing ---------------------------------------------------------------------------------
-
-
-def test_clearing_deletes_what_has_expired_and_nothing_else(regions, cold):
-    for number in range(5):
-        cold.put_new(dataclasses.replace(ITEM, id=f"{number}", expires=int(NOW) + number))
-    cold.revoke("old", int(NOW))
-    cold.revoke("new", int(NOW) + 100)
-    regions.clock.now = NOW + 2.5
-    assert cold.clear_expired() == 4
-    left = [regions.tables[0].read(id, time.monotonic() + 5) for id in ["0", "1", "2", "3", "4"]]
-    assert [answer.item is None for answer in left] == [True] * 3 + [False] * 2
-    assert not regions.tables[0].read("old", time.monotonic() + 5).revoked
-    assert regions.tables[0].read("new", time.monotonic() + 5).revoked
-    assert cold.clear_expired() == 0

@@ -464,42 +464,61 @@ def test_a_restarted_server_is_found_again(start, tmp_path):
 # --- What has expired -------------------------------------------------------------------------
 
 
-def test_expired_finds_sessions_and_revocations(sessions):
+def expired(sessions, before, segment=0, segments=1):
+    """Return the ids that a scan of a segment finds, page by page."""
+    ids, after = [], None
+    while True:
+        page = sessions.scan_expired(before, segment, segments, after, soon())
+        ids += page.ids
+        if (after := page.last) is None:
+            return ids
+
+
+def test_a_scan_finds_what_expired_before_a_time(sessions):
     for age in (-1, 0, 1):
         sessions.put_new(changed(ITEM, id=f"session {age}", expires=int(NOW) - age), NOW, soon())
         sessions.revoke(f"logout {age}", int(NOW) - age, soon())
-    assert sorted(sessions.expired(NOW)) == ["revoked:logout 1", "session 1"]
+    assert sorted(expired(sessions, NOW)) == ["revoked:logout 1", "session 1"]
 
 
-def test_expired_goes_through_all_pages(dynamodb, sessions):
-    for number in range(12):  # a page is 1 MB
+def test_segments_share_the_table(sessions):
+    ids = {f"session {number}" for number in range(12)}
+    for id in ids:
+        sessions.put_new(changed(ITEM, id=id), NOW, soon())
+    parts = [expired(sessions, ITEM.expires + 1, segment, 3) for segment in range(3)]
+    assert sorted(id for part in parts for id in part) == sorted(ids)
+    assert max(map(len, parts)) < 12
+
+
+def test_a_page_says_what_it_has_read_and_where_to_go_on(dynamodb, sessions):
+    for number in range(10):  # a page is 1 MB
         item = changed(ITEM, id=f"session {number}", data=b"x" * 200_000)
         sessions.put_new(item, NOW, soon())
-    dynamodb.reset_requests()
-    assert len(set(sessions.expired(ITEM.expires + 1))) == 12
-    assert dynamodb.requests()["Scan"] >= 3
+    page = sessions.scan_expired(NOW, 0, 1, None, soon())
+    assert (page.ids, page.scanned) == ([], 6)
+    assert page.units == pytest.approx(6 * 200_000 / 4096 / 2, rel=0.01)
+    rest = sessions.scan_expired(NOW, 0, 1, page.last, soon())
+    assert (rest.scanned, rest.last) == (4, None)
 
 
-def test_expired_is_patient_with_throttling(dynamodb, sessions):
-    sessions.put_new(ITEM, NOW, soon())
-    dynamodb.fail("Scan", "ThrottlingException", times=4)
-    dynamodb.fail("DeleteItem", "ThrottlingException", times=4)
-    assert list(sessions.expired(ITEM.expires + 1)) == [ID]
-    assert sessions.delete_expired(ID, ITEM.expires + 1)
+def test_delete_expired_says_what_it_has_cost(sessions):
+    sessions.put_new(changed(ITEM, data=b"x" * 2500), NOW, soon())
+    assert sessions.delete_expired(ID, ITEM.expires + 1, soon()) == 3
+    assert sessions.read(ID, soon()).item is None
 
 
 def test_delete_expired_spares_a_session_that_was_renewed(sessions):
     sessions.put_new(ITEM, NOW, soon())
-    [id] = sessions.expired(ITEM.expires + 1)
+    [id] = expired(sessions, ITEM.expires + 1)
     sessions.put_over(changed(ITEM, version=6, expires=ITEM.expires + 50), 5, "here", soon())
-    assert not sessions.delete_expired(id, ITEM.expires + 1)
+    with pytest.raises(ConditionFailed):
+        sessions.delete_expired(id, ITEM.expires + 1, soon())
     assert sessions.read(ID, soon()).item is not None
-    assert sessions.delete_expired(id, ITEM.expires + 51)
-    assert sessions.read(ID, soon()).item is None
 
 
-def test_delete_expired_says_if_there_was_anything(sessions):
-    assert not sessions.delete_expired(ID, NOW, soon())
+def test_delete_expired_says_if_there_was_nothing(sessions):
+    with pytest.raises(ConditionFailed):
+        sessions.delete_expired(ID, NOW, soon())
 
 
 # --- Errors -----------------------------------------------------------------------------------
