@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django_dynamo_failover import runtime
+from django_dynamo_failover.adopting import Adopter
 from django_dynamo_failover.breaker import Breaker
 from django_dynamo_failover.cold import ColdTier, GuardedRegion
 from django_dynamo_failover.conf import Config, Region
@@ -156,6 +157,9 @@ class Process:
         self.reconciler = Reconciler(
             self.hot, self.cold, KEYRING, self.metrics, lease=LEASE, now=clock
         )
+        adopter = Adopter(
+            self.cold, self.reconciler, KEYRING, self.metrics, lease=LEASE, now=clock
+        )
         self.fleet = Fleet(self.hot, now=clock)
         self.writer = Writer(
             self.reconciler,
@@ -178,6 +182,7 @@ class Process:
             self.hot,
             self.cold,
             self.reconciler,
+            adopter,
             self.fleet,
             self.writer,
             self.metrics,
@@ -192,6 +197,7 @@ class Process:
             fleet=self.fleet,
             writer=self.writer,
             metrics=self.metrics,
+            old_engine=None,
             pid=os.getpid(),
         )
         self.writer.start()
