@@ -38,18 +38,19 @@ class World:
         self.broken: Exception | None = None
         self.isolated = False
         self.sites = [Site(self, number) for number in range(2)]
+        self.processes: list[Process] = []
+
+    @contextmanager
+    def in_charge(self) -> Iterator[None]:
+        """Let the package live in this world, and start the processes."""
+        before = saving.time, sessions.time, fleet.time, fleet._SLOT_NAMES, runtime._current
+        saving.time = sessions.time = fleet.time = self.clock  # type: ignore[assignment]
+        fleet._SLOT_NAMES = fleet._SLOT_NAMES[:4]
         self.processes = [
             Process(self, site, f"{REGIONS[site.number]}{number}")
             for site in self.sites
             for number in range(2)
         ]
-
-    @contextmanager
-    def in_charge(self) -> Iterator[None]:
-        """Let the package live in this world."""
-        before = saving.time, sessions.time, fleet.time, fleet._SLOT_NAMES, runtime._current
-        saving.time = sessions.time = fleet.time = self.clock  # type: ignore[assignment]
-        fleet._SLOT_NAMES = fleet._SLOT_NAMES[:4]
         try:
             yield
         finally:
