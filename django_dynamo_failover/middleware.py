@@ -1,7 +1,8 @@
 """``SessionMiddleware``: Django's, that answers 503 when no tier can answer for a session."""
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings
@@ -29,19 +30,19 @@ class SessionMiddleware(DjangoSessionMiddleware):
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         """Answer a request; also when Django's own error page wanted the session."""
-        waited.set(Waited())
-        try:
-            return super().__call__(request)  # under ASGI the coroutine of __acall__
-        except SessionUnavailable as error:
-            return _unavailable(error)
+        with _one_deadline():
+            try:
+                return super().__call__(request)  # under ASGI the coroutine of __acall__
+            except SessionUnavailable as error:
+                return _unavailable(error)
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         """Answer a request, as ``__call__``."""
-        waited.set(Waited())
-        try:
-            return await super().__acall__(request)
-        except SessionUnavailable as error:
-            return _unavailable(error)
+        with _one_deadline():
+            try:
+                return await super().__acall__(request)
+            except SessionUnavailable as error:
+                return _unavailable(error)
 
     def process_request(self, request: HttpRequest) -> None:
         """Put the session on the request. Asks no tier yet."""
@@ -71,6 +72,16 @@ class SessionMiddleware(DjangoSessionMiddleware):
             response.cookies.pop(settings.SESSION_COOKIE_NAME, None)
             patch_vary_headers(response, ("Cookie",))
         return response
+
+
+@contextmanager
+def _one_deadline() -> Iterator[None]:
+    """A block that is one request to the cold tier."""
+    token = waited.set(Waited())
+    try:
+        yield
+    finally:
+        waited.reset(token)
 
 
 def _unavailable(error: SessionUnavailable, instead_of: HttpResponse | None = None) -> HttpResponse:

@@ -24,9 +24,6 @@ from .keys import is_well_formed, label, storage_id
 from .merge import merge
 from .payload import USER_ID, Login, PayloadCodec, Serializer, login_of
 
-#: For so long a session that could not be loaded is not tried again: longer than a request lives.
-_FAILURE_SECONDS = 5.0
-
 
 class SessionStore(SessionBase):
     """A session in two tiers.
@@ -43,7 +40,6 @@ class SessionStore(SessionBase):
     #: What the last call raised because no tier could answer. The middleware looks here for
     #: what it has no way to catch.
     failure: SessionUnavailable | None = None
-    _failed_at = 0.0
     #: Whether a session that neither tier knows is looked up in FALLBACK_ENGINE, if that is set.
     looks_elsewhere = True
 
@@ -58,8 +54,6 @@ class SessionStore(SessionBase):
 
     def load(self) -> dict[str, Any]:
         """Return the data of the session; without a session, {} and no session key any more."""
-        if self.failure is not None and time.monotonic() < self._failed_at + _FAILURE_SECONDS:
-            raise self.failure  # a request waits for an outage once
         run = runtime.current()
         try:
             held = self._find(run, self.session_key)
@@ -67,7 +61,7 @@ class SessionStore(SessionBase):
         except SessionUnavailable as error:
             run.metrics.count("unavailable")
             if not self.anonymous_if_unavailable:
-                self._note_failure(error)
+                self.failure = error
                 raise
             self.unavailable = True
             return {}
@@ -259,12 +253,9 @@ class SessionStore(SessionBase):
         try:
             yield
         except SessionUnavailable as error:
-            self._note_failure(error)
+            self.failure = error
             raise
         self.failure = None
-
-    def _note_failure(self, error: SessionUnavailable) -> None:
-        self.failure, self._failed_at = error, time.monotonic()
 
 
 def _loads(

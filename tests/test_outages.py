@@ -871,7 +871,7 @@ class TestAnonymous:
 
         mount(view)
         hot.freeze()
-        throttle(cold)
+        cold.fail("*", "InternalServerError", status=500, times=None)
         response = visitor.get("/here/")
         assert response.status_code == 200
         assert COOKIE not in response.cookies

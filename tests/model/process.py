@@ -157,9 +157,7 @@ class Process:
         self.reconciler = Reconciler(
             self.hot, self.cold, KEYRING, self.metrics, lease=LEASE, now=clock
         )
-        adopter = Adopter(
-            self.cold, self.reconciler, KEYRING, self.metrics, lease=LEASE, now=clock
-        )
+        adopter = Adopter(self.cold, self.reconciler, KEYRING, self.metrics, lease=LEASE, now=clock)
         self.fleet = Fleet(self.hot, now=clock)
         self.writer = Writer(
             self.reconciler,
