@@ -4,6 +4,7 @@ Both forms are authenticated and bound to the session's id. All times are epoch 
 """
 
 import math
+import random
 import secrets
 import struct
 import zlib
@@ -128,7 +129,8 @@ class Record:
             base_expires=theirs.expires,
             agreed_at=now,
             dirty_since=self.dirty_since or now,
-            modified=max(self.modified, theirs.modified),
+            # A moment later, as two who merge with the same version make two different ones.
+            modified=max(self.modified, theirs.modified) + random.uniform(1e-6, 1e-3),  # noqa: S311
             expires=math.ceil(expires),
         )
 

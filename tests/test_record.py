@@ -122,6 +122,7 @@ def test_a_record_on_top_of_another_sites_follows_both(theirs, version):
         base=theirs,
         base_expires=other.expires,
         agreed_at=NOW,
+        modified=merged.modified,
         expires=math.ceil(NOW + 50.5),
     )
     # It has what the one who merges had changed, and not what others had.
@@ -132,8 +133,17 @@ def test_a_record_on_top_of_another_sites_follows_both(theirs, version):
 def test_a_record_on_top_of_another_is_as_late_as_the_later_of_them():
     """Else the next site to compare would take it for the earlier change."""
     later = dataclasses.replace(RECORD, modified=RECORD.modified + 1)
-    assert RECORD.on_top_of(later, b"", NOW, NOW).modified == later.modified
-    assert later.on_top_of(RECORD, b"", NOW, NOW).modified == later.modified
+    for merged in (RECORD.on_top_of(later, b"", NOW, NOW), later.on_top_of(RECORD, b"", NOW, NOW)):
+        assert later.modified < merged.modified < later.modified + 0.002
+
+
+def test_two_who_merge_with_the_same_version_make_two_versions():
+    """Else one would take the other's for its own, and believe that DynamoDB has its changes."""
+    theirs = dataclasses.replace(RECORD, version=9, modified=RECORD.modified + 9)
+    one, other = (RECORD.on_top_of(theirs, ours, NOW, NOW) for ours in (b"one", b"other"))
+    assert one.version == other.version
+    assert not one.same_as(other)
+    assert not one.includes(other)
 
 
 def test_a_clean_record_that_goes_on_top_of_another_becomes_dirty():
