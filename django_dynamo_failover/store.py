@@ -225,7 +225,7 @@ class TieredStore:
             return None  # DynamoDB does not know yet
         # A change of this process that DynamoDB does not have yet must not be forgotten.
         pending = self._pending(id)
-        if pending is None and id in self._absent:
+        if pending is None and elsewhere is None and id in self._absent:
             return None
         try:
             record = self._reads.run(id, lambda: self._reconciler.read(id))
