@@ -95,6 +95,20 @@ def test_dynalite_answers_with_an_error_as_often_as_it_was_told(dynamodb, table)
     assert stored(dynamodb, table) == ["b"]
 
 
+def test_dynalite_fails_in_one_region_only(dynamodb, table):
+    dynamodb.fail("PutItem", "ThrottlingException", times=None, region="us-west-2")
+    west = boto3_client(dynamodb.endpoint_url, "us-west-2")
+    put(dynamodb, table, "a")
+    with pytest.raises(ClientError, match="ThrottlingException"):
+        west.put_item(TableName=table, Item={"id": {"S": "b"}})
+    dynamodb.heal("us-east-1")
+    with pytest.raises(ClientError, match="ThrottlingException"):
+        west.put_item(TableName=table, Item={"id": {"S": "b"}})
+    dynamodb.heal("us-west-2")
+    west.put_item(TableName=table, Item={"id": {"S": "c"}})
+    assert stored(dynamodb, table) == ["a", "c"]
+
+
 @pytest.mark.parametrize("after", [False, True])
 def test_dynalite_loses_a_request_or_its_reply(dynamodb, table, after):
     dynamodb.fail("PutItem", "drop", times=None, after=after)

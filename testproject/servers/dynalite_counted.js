@@ -4,9 +4,11 @@
  *   node dynalite_counted.js '{"port": 8000, "path": null, "createTableMs": 0}'
  *
  *   GET  /__control   -> {"requests": {"PutItem": 3, ...}}
- *   POST /__control   <- {"reset": true, "latency_ms": 20, "faults": [], "fault": FAULT}    (each key is optional)
+ *   POST /__control   <- {"reset": true, "latency_ms": 20, "faults": [], "healed": REGION, "fault": FAULT}
+ *                        (each key is optional)
  *
- * FAULT: {"operation": "PutItem" or "*", "answer": ANSWER, "status": 400, "times": 1 or null, "after": false}
+ * FAULT: {"operation": "PutItem" or "*", "answer": ANSWER, "status": 400, "times": 1 or null, "after": false,
+ *         "region": "us-east-1" or null}
  * ANSWER: an error type such as "ThrottlingException" is answered with `status`; "drop" closes the connection,
  * "hang" keeps it open and silent, "unprocessed" leaves a whole batch undone. With `after`, the operation is
  * carried out first and only its reply is lost.
@@ -22,9 +24,15 @@ let requests = {}
 let latency = 0
 let faults = []
 
+/** The region that a request is signed for: "Credential=ID/DATE/REGION/dynamodb/aws4_request". */
+function regionOf (req) {
+  return (req.headers.authorization || '').split('/')[2]
+}
+
 /** The first fault that is armed for this operation; one use of it is spent. */
-function takeFault (operation) {
-  const fault = faults.find((f) => (f.operation === '*' || f.operation === operation) && f.times !== 0)
+function takeFault (operation, region) {
+  const fault = faults.find((f) => (f.operation === '*' || f.operation === operation) &&
+    (!f.region || f.region === region) && f.times !== 0)
   if (fault && fault.times) fault.times -= 1
   return fault
 }
@@ -46,6 +54,7 @@ function control (req, res) {
     if (change.reset) requests = {}
     if (change.latency_ms !== undefined) latency = change.latency_ms
     if (change.faults !== undefined) faults = change.faults
+    if (change.healed !== undefined) faults = faults.filter((f) => f.region !== change.healed)
     if (change.fault !== undefined) faults.push(change.fault)
     sendJson(res, 200, {})
   })
@@ -90,7 +99,7 @@ server.on('request', (req, res) => {
   const operation = (req.headers['x-amz-target'] || '').split('.')[1] || 'unknown'
   requests[operation] = (requests[operation] || 0) + 1
   const handle = () => {
-    const fault = takeFault(operation)
+    const fault = takeFault(operation, regionOf(req))
     if (fault && !fault.after) return failBefore(fault, operation, req, res)
     if (fault) failAfter(fault, req, res)
     serve(req, res)

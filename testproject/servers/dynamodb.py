@@ -77,6 +77,7 @@ class Dynalite(ServerProcess):
         status: int = 400,
         times: int | None = 1,
         after: bool = False,
+        region: str | None = None,
     ) -> None:
         """Fail the next requests.
 
@@ -88,6 +89,7 @@ class Dynalite(ServerProcess):
             status: the HTTP status of an error type; 500 for "InternalServerError".
             times: how many requests; None for all until heal().
             after: carry the request out first, so that only its reply is lost.
+            region: only requests that are signed for this one; None for any.
         """
         fault = {
             "operation": operation,
@@ -95,12 +97,16 @@ class Dynalite(ServerProcess):
             "status": status,
             "times": times,
             "after": after,
+            "region": region,
         }
         self._control("POST", fault=fault)
 
-    def heal(self) -> None:
-        """End all faults and the latency."""
-        self._control("POST", faults=[], latency_ms=0)
+    def heal(self, region: str | None = None) -> None:
+        """End all faults and the latency; with a region only the faults of that one."""
+        if region is None:
+            self._control("POST", faults=[], latency_ms=0)
+        else:
+            self._control("POST", healed=region)
 
     def _control(self, method: str, **change: object) -> dict[str, Any]:
         connection = http.client.HTTPConnection(HOST, self.port, timeout=5)
