@@ -63,12 +63,12 @@ class SessionMiddleware(DjangoSessionMiddleware):
         if failure is not None and response.status_code == 500:
             # Raised in another middleware below this one, for which Django answers itself.
             return _unavailable(failure, response)
-        if not getattr(session, "unavailable", False):
+        if not getattr(session, "done_without", False):
             try:
                 response = super().process_response(request, response)
             except SessionUnavailable as error:
                 return _unavailable(error, response)
-        if getattr(session, "unavailable", False):  # which it may be only since it was to be saved
+        if getattr(session, "done_without", False):  # which it may be only since it was to be saved
             response.cookies.pop(settings.SESSION_COOKIE_NAME, None)
             patch_vary_headers(response, ("Cookie",))
         return response

@@ -36,7 +36,7 @@ class SessionStore(SessionBase):
     #: Do without the session, and save nothing, when no tier can answer. Set by the middleware.
     anonymous_if_unavailable = False
     #: Whether this session had to be done without.
-    unavailable = False
+    done_without = False
     #: What the last call raised because no tier could answer. The middleware looks here for
     #: what it has no way to catch.
     failure: SessionUnavailable | None = None
@@ -63,7 +63,7 @@ class SessionStore(SessionBase):
             if not self.anonymous_if_unavailable:
                 self.failure = error
                 raise
-            self.unavailable = True
+            self.done_without = True
             return {}
         if held is None:
             self._session_key = None
@@ -73,7 +73,7 @@ class SessionStore(SessionBase):
 
     def create(self) -> None:
         """Save the data under a new session key."""
-        if self.unavailable:
+        if self.done_without:
             return
         old_key = self.session_key
         while True:
@@ -97,7 +97,7 @@ class SessionStore(SessionBase):
             self.create()
             return
         data: dict[str, Any] = self._get_session(no_load=must_create)  # type: ignore[attr-defined]
-        if self.unavailable:
+        if self.done_without:
             return
         if self.session_key is None:
             raise UpdateError
@@ -157,7 +157,7 @@ class SessionStore(SessionBase):
         if self._held is not None:
             expires = max(expires, self._held.record.expires)
         with self._noting_failure():
-            if self.unavailable:
+            if self.done_without:
                 raise SessionUnavailable("what was not there cannot be ended")
             run.store.delete(id, expires)
             # Then there: whoever is moving the session over meanwhile finds that it has ended.
@@ -179,6 +179,12 @@ class SessionStore(SessionBase):
             await super().acycle_key()
         finally:
             self._cycling = False
+
+    @property
+    def unavailable(self) -> bool:
+        """Whether the page has to do without the session. For views and templates: it is loaded."""
+        self._get_session()  # type: ignore[attr-defined]
+        return self.done_without
 
     def log_in_anew(self) -> None:
         """Take the user for one who has logged in just now: see ``revoke_user_sessions``."""

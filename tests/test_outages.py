@@ -10,7 +10,7 @@ from asgiref.sync import async_to_sync
 from django.contrib import messages
 from django.contrib.auth import get_user_model
 from django.http import HttpResponse, JsonResponse
-from django.template import engines
+from django.template import RequestContext, Template, engines
 from django.template.response import TemplateResponse
 from django.test import AsyncClient
 from django.urls import path, reverse
@@ -825,6 +825,19 @@ class TestAnonymous:
             assert response.status_code == 200
             assert response.json()["user"] is None
             assert COOKIE not in response.cookies
+
+    def test_the_page_can_say_so(self, visitor, mount, hot, cold, shop):
+        def view(request):
+            template = "{% if request.session.unavailable %}Please come back.{% endif %}"
+            return HttpResponse(Template(template).render(RequestContext(request)))
+
+        mount(view)
+        assert visitor.get("/here/").content == b""
+        hot.kill()
+        throttle(cold)
+        response = visitor.get("/here/")
+        assert response.content == b"Please come back."
+        assert "Cookie" in response["Vary"]
 
     def test_no_cache_takes_it_for_everyones_page(self, visitor, mount, broken):
         mount(remember_number)
