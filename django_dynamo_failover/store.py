@@ -269,6 +269,7 @@ class TieredStore:
         record = record.reborn()
         try:
             if self._hot.add(record):
+                self._writer.reborn(record)
                 return Held(record)
             answer = self._hot.get(record.id)
         except HotUnavailable:

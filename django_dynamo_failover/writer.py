@@ -140,6 +140,16 @@ class Writer:
         self._apart.add(key)
         self._jobs.put(key, 0.0, partial(self._bring_apart, key, pending), vital=True)
 
+    def reborn(self, record: Record) -> None:
+        """Take it that the hot tier, filled with ``record``, has what is pending of it again.
+
+        Else that would be written as a version that those to come do not include.
+        """
+        with self._lock:
+            pending = self._pending.get(record.id)
+            if pending is not None and record.same_as(pending.record):
+                self._pending[record.id] = replace(pending, record=record)
+
     def note_later(self, written: Record, started: float) -> None:
         """Note in the hot tier that DynamoDB held ``written`` at ``started``."""
         self.settled(written)

@@ -54,3 +54,13 @@ class TestFound:
         session = game.a_session(0)
         seen = game.load(game.process(0), session).store
         assert all(change.mark in seen for change in session.changes)
+
+    def test_what_a_process_gave_back_to_memcached_is_not_written_apart(self, game):
+        game.new_visitor(place=0)
+        game.memcached_fails("evict", place=0)
+        game.request(place=0, back=0, what="pop")
+        game.request(place=1, back=0, what="pop")
+        game.work(place=0)
+        game.stop(place=1)
+        game.time_passes(70.0)
+        game.look(place=0, back=0)
