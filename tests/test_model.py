@@ -57,7 +57,7 @@ class TestFound:
 
     def test_what_a_process_gave_back_to_memcached_is_not_written_apart(self, game):
         game.new_visitor(place=0)
-        game.memcached_fails("evict", place=0)
+        game.evict(place=0)
         game.request(place=0, back=0, what="pop")
         game.request(place=1, back=0, what="pop")
         game.work(place=0)

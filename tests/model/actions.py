@@ -31,11 +31,13 @@ class Request:
 
 
 class Machine(RuleBasedStateMachine):
-    """Two sites; requests that overlap; and everything that can go wrong."""
+    """Sites; requests that overlap; and everything that can go wrong."""
+
+    sites = 2
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World()
+        self.world = World(self.sites)
         self.ledger = Ledger(self.world)
         self.open: list[Request] = []
         self.here = 0
@@ -58,8 +60,11 @@ class Machine(RuleBasedStateMachine):
     # -- who does what to which
 
     def process(self, place: int) -> Process:
-        """0 and 1 are the processes of the site that the users are at, 2 and 3 the others."""
-        return self.world.processes[place ^ (2 * self.here)]
+        """0 and 1 are the processes of the site that the users are at, 2 and 3 the others.
+
+        With one site there are no others.
+        """
+        return self.world.processes[(place ^ (2 * self.here)) % (2 * self.sites)]
 
     def idle(self, place: int) -> Process:
         """The same, or its neighbour if that one is in the middle of something."""
@@ -143,8 +148,9 @@ class Machine(RuleBasedStateMachine):
             return None
         began = self.world.clock.now
         request.session.ending = True
+        view = View(request.process, request.session)
         request.store.cycle_key()
-        self.ledger.ended(request.session, request.process)
+        self.ledger.ended(request.session, request.process, told=view.cold_answers)
         key, seen = request.store.session_key, marks(dict(request.store.items()))
         old, request.session = (
             request.session,
@@ -176,8 +182,9 @@ class Machine(RuleBasedStateMachine):
 
     def logout(self, request: Request) -> None:
         request.session.ending = True
+        view = View(request.process, request.session)
         request.store.flush()
-        self.ledger.ended(request.session, request.process)
+        self.ledger.ended(request.session, request.process, told=view.cold_answers)
 
     def log_out_everywhere(self, process: Process) -> None:
         """End all sessions that the user has anywhere: what ``revoke_user_sessions`` does."""
@@ -250,12 +257,12 @@ class Machine(RuleBasedStateMachine):
         world.heal_cold()
         while world.late:
             deliver(world.late.pop())
-        world.pass_time(SETTLE)
+        world.pass_time(SETTLE, strides=8)
         self.everybody_looks()
-        world.pass_time(SETTLE)
+        world.pass_time(SETTLE, strides=8)
         self.ledger.g3_loss_is_bounded(world.clock.now - SETTLE)
         self.everybody_looks()
-        world.pass_time(SETTLE)
+        world.pass_time(SETTLE, strides=8)
         self.everybody_looks()
 
     def everybody_looks(self) -> None:

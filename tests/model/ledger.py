@@ -68,10 +68,13 @@ class Ledger:
         if through:
             self.g2_login_is_durable(change)
 
-    def ended(self, session: Session, process: Process) -> None:
+    def ended(self, session: Session, process: Process, *, told: bool) -> None:
+        """``told``: all regions answered, so that all of them have to know."""
         session.ended = self.world.clock.now
         session.ended_by = process
         session.buried = process.reaches_hot
+        if told:
+            session.revoked = session.ended
         self._locate(session)
 
     def ended_everywhere(
@@ -79,7 +82,7 @@ class Ledger:
     ) -> None:
         if session.ended is None:
             session.logins_over = before
-            self.ended(session, process)
+            self.ended(session, process, told=False)
             # Who had just started, or memcached has just lost, is not waited for: it hears of it
             # within two seconds.
             neighbours = [each for each in self.world.processes if each.site is process.site]

@@ -29,8 +29,8 @@ AMBUSHES += ["work", "kill", "evict", "freeze", "replicate"]
 answers = st.sampled_from(["set", "set", "set", "pop", "login", "logout", "cycle"])
 
 
-class Sites(Machine):
-    """The machine with its rules."""
+class Requests(Machine):
+    """Requests that overlap, and time. The other games add what may go wrong to it."""
 
     @initialize()
     def somebody_is_logged_in(self) -> None:
@@ -66,6 +66,27 @@ class Sites(Machine):
     def look(self, place: int, back: int) -> None:
         self.load(self.process(place), self.a_session(back))
 
+    @rule(place=places)
+    def evict(self, place: int) -> None:
+        self.happen("evict", place)
+
+    @rule(place=places)
+    def stop(self, place: int) -> None:
+        with self.ledger.stopping(self.process(place)):
+            self.world.stop(self.process(place))
+
+    @rule(seconds=st.sampled_from([0.5, 3.0, 20.0, 70.0, 400.0, 1000.0]))
+    def time_passes(self, seconds: float) -> None:
+        began = self.world.clock.now
+        self.world.pass_time(seconds)
+        self.ledger.g3_loss_is_bounded(began)
+
+
+class Races(Requests):
+    """The processes of one site, one in the middle of what another does."""
+
+    sites = 1
+
     @rule(
         calls=st.integers(0, 7),
         what=st.sampled_from(AMBUSHES),
@@ -76,9 +97,32 @@ class Sites(Machine):
         """Let something happen in the middle of what happens next."""
         self.world.ambush = Ambush(calls, partial(self.happen, what, place, back))
 
-    @rule(
-        event=st.sampled_from(["evict", "lose memcached", "freeze", "cut memcached"]), place=places
-    )
+    @rule(place=places)
+    def work(self, place: int) -> None:
+        self.process(place).work()
+
+
+class FailOvers(Requests):
+    """Users who are sent from one site to the other, and are faster than replication."""
+
+    sites = 2
+
+    @rule()
+    def fail_over(self) -> None:
+        self.here ^= 1
+
+    @precondition(lambda self: self.world.table.under_way)
+    @rule(number=st.integers(0, 3))
+    def replication_arrives(self, number: int) -> None:
+        self.deliver_replication(number)
+
+
+class Outages(Requests):
+    """One site, of which memcached and regions fail."""
+
+    sites = 1
+
+    @rule(event=st.sampled_from(["lose memcached", "freeze", "cut memcached"]), place=places)
     def memcached_fails(self, event: str, place: int) -> None:
         self.happen(event, place)
 
@@ -111,10 +155,11 @@ class Sites(Machine):
     def late_write_arrives(self, number: int) -> None:
         deliver(self.world.late.pop(number % len(self.world.late)))
 
-    @precondition(lambda self: self.world.table.under_way)
-    @rule(number=st.integers(0, 3))
-    def replication_arrives(self, number: int) -> None:
-        self.deliver_replication(number)
+
+class Sites(Races, FailOvers, Outages):
+    """Everything at once, and what operators do."""
+
+    sites = 2
 
     @rule(place=places)
     def log_out_a_user(self, place: int) -> None:
@@ -128,34 +173,15 @@ class Sites(Machine):
     def kill(self, place: int) -> None:
         self.happen("kill", place)
 
-    @rule(place=places)
-    def stop(self, place: int) -> None:
-        with self.ledger.stopping(self.process(place)):
-            self.world.stop(self.process(place))
 
-    @rule(place=places)
-    def work(self, place: int) -> None:
-        self.process(place).work()
-
-    @rule()
-    def fail_over(self) -> None:
-        self.here ^= 1
-
-    @rule(seconds=st.sampled_from([0.5, 3.0, 20.0, 70.0, 400.0, 1000.0]))
-    def time_passes(self, seconds: float) -> None:
-        began = self.world.clock.now
-        self.world.pass_time(seconds)
-        self.ledger.g3_loss_is_bounded(began)
-
-
-def play(examples: int, **options: Any) -> None:
-    """Play as many games; raise what the last of them has found broken."""
+def play(examples: int, game: type[Requests] = Sites, **options: Any) -> None:
+    """Play a game so often; raise what the last of them has found broken."""
     package = logging.getLogger("django_dynamo_failover")
     level = package.level
     package.setLevel(logging.CRITICAL + 1)  # a thousand outages
     try:
         run_state_machine_as_test(
-            Sites,
+            game,
             settings=settings(
                 max_examples=examples,
                 stateful_step_count=STEPS,

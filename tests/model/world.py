@@ -23,7 +23,7 @@ class Ambush:
 class World:
     """Everything there is, and the faults that can befall it."""
 
-    def __init__(self) -> None:
+    def __init__(self, sites: int = 2) -> None:
         self.clock = Clock()
         self.table = GlobalTable(self.clock, REGIONS)
         #: Those that run something now; the later ones in the middle of what the earlier ones do.
@@ -37,7 +37,7 @@ class World:
         #: What an ambush has found broken, which whoever was ambushed may take for an outage.
         self.broken: Exception | None = None
         self.isolated = False
-        self.sites = [Site(self, number) for number in range(2)]
+        self.sites = [Site(self, number) for number in range(sites)]
         self.processes: list[Process] = []
 
     @contextmanager
@@ -139,12 +139,12 @@ class World:
         place = self.processes.index(process)
         self.processes[place] = Process(self, process.site, process.name.rstrip("'") + "'")
 
-    def pass_time(self, seconds: float) -> None:
+    def pass_time(self, seconds: float, strides: int = 16) -> None:
         """Let time pass in strides; the background threads do what is due after each of them."""
         end = self.clock.now + seconds
         while self.clock.now < end:
             due = min(process.next_due() for process in self.processes)
-            stride = max(due, self.clock.now + seconds / 16)
+            stride = max(due, self.clock.now + seconds / strides)
             self.clock.now = max(self.clock.now, min(end, stride))
             self.replicate()
             for process in list(self.processes):
