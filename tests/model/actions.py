@@ -252,12 +252,15 @@ class Machine(RuleBasedStateMachine):
         if world.broken is not None:
             raise world.broken
         self.ledger.g6_nothing_is_lost()
+        self.ledger.g3_dynamodb_forgets_nothing()
+        self.everybody_looks()
         for site in world.sites:
             world.heal_memcached(site)
         world.heal_cold()
         while world.late:
             deliver(world.late.pop())
         world.pass_time(SETTLE, strides=8)
+        self.ledger.g3_dynamodb_forgets_nothing()
         self.everybody_looks()
         world.pass_time(SETTLE, strides=8)
         self.ledger.g3_loss_is_bounded(world.clock.now - SETTLE)

@@ -220,6 +220,16 @@ class Ledger:
             if process.alive and answers:
                 assert now < change.answered + LEASE + late, f"G3: {change} is not written"
 
+    def g3_dynamodb_forgets_nothing(self) -> None:
+        """What DynamoDB has once had outlives the loss of memcached."""
+        for session in self.sessions:
+            if session.ending or session.lost:
+                continue
+            found = self._in_some_region(session)
+            for change in session.changes:
+                kept = change.mark in found or change.mark in session.removed or change.excuse
+                assert change.stored is None or kept, f"G3: DynamoDB has lost {change}"
+
     def _waiting(self) -> Iterator[Change]:
         """Yield what DynamoDB has still to be told."""
         for session in self.sessions:

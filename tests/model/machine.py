@@ -80,6 +80,7 @@ class Requests(Machine):
         began = self.world.clock.now
         self.world.pass_time(seconds)
         self.ledger.g3_loss_is_bounded(began)
+        self.ledger.g3_dynamodb_forgets_nothing()
 
 
 class Races(Requests):
