@@ -25,10 +25,14 @@ _TOKENS = {
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a replica holds of an id (None: it was deleted), and when that was written where."""
+    """What a replica holds of an id (None: it was deleted), and when that was written.
+
+    ``after`` are the writes of the id that the region knew of by then.
+    """
 
     item: Item | None
     stamp: tuple[float, int]
+    after: frozenset[tuple[float, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ class Replica:
         self.table = table
         self.name = name
         self._held: dict[str, Written] = {}
+        self._seen: dict[str, frozenset[tuple[float, int]]] = {}
 
     def item(self, id: str) -> Item | None:
         written = self._held.get(id)
@@ -93,17 +98,25 @@ class Replica:
         return {"UnprocessedItems": {}}
 
     def _write(self, id: str, item: Item | None) -> None:
-        written = Written(item, self.table.stamp())
+        written = Written(item, self.table.stamp(), self._seen.get(id, frozenset()))
         self._held[id] = written
+        self._seen[id] = written.after | {written.stamp}
         self.table.replicate(id, written, self)
 
     def receive(self, id: str, written: Written) -> Written | None:
-        """Apply a write of another replica; return what was overruled by what, if anything."""
+        """Apply a write of another replica.
+
+        Return what lost, if neither region had known of the other's write when it wrote.
+        """
         held = self._held.get(id)
+        self._seen[id] = self._seen.get(id, frozenset()) | written.after | {written.stamp}
+        winner = loser = written
         if held is not None and held.stamp > written.stamp:
-            return written
-        self._held[id] = written
-        return held
+            winner = held
+        elif held is not None:
+            loser = held
+        self._held[id] = winner
+        return None if loser is winner or loser.stamp in winner.after else loser
 
 
 class GlobalTable:

@@ -67,10 +67,6 @@ class Requests(Machine):
         self.load(self.process(place), self.a_session(back))
 
     @rule(place=places)
-    def evict(self, place: int) -> None:
-        self.happen("evict", place)
-
-    @rule(place=places)
     def stop(self, place: int) -> None:
         with self.ledger.stopping(self.process(place)):
             self.world.stop(self.process(place))
@@ -83,7 +79,15 @@ class Requests(Machine):
         self.ledger.g3_dynamodb_forgets_nothing()
 
 
-class Races(Requests):
+class Evictions(Requests):
+    """A memcached that is short of memory."""
+
+    @rule(place=places)
+    def evict(self, place: int) -> None:
+        self.happen("evict", place)
+
+
+class Races(Evictions):
     """The processes of one site, one in the middle of what another does."""
 
     sites = 1
@@ -93,10 +97,12 @@ class Races(Requests):
         what=st.sampled_from(AMBUSHES),
         place=places,
         back=backs,
+        then=st.sampled_from(["look", "look", "set", "nothing"]),
     )
-    def ambush(self, calls: int, what: str, place: int, back: int) -> None:
+    def ambush(self, calls: int, what: str, place: int, back: int, then: str) -> None:
         """Let something happen in the middle of what happens next."""
         self.world.ambush = Ambush(calls, partial(self.happen, what, place, back))
+        self.happen(then, 0, back)
 
     @rule(place=places)
     def work(self, place: int) -> None:
@@ -118,7 +124,7 @@ class FailOvers(Requests):
         self.deliver_replication(number)
 
 
-class Outages(Requests):
+class Outages(Evictions):
     """One site, of which memcached and regions fail."""
 
     sites = 1
