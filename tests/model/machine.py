@@ -97,11 +97,21 @@ class Races(Evictions):
         what=st.sampled_from(AMBUSHES),
         place=places,
         back=backs,
-        then=st.sampled_from(["look", "look", "set", "nothing"]),
     )
-    def ambush(self, calls: int, what: str, place: int, back: int, then: str) -> None:
+    def ambush(self, calls: int, what: str, place: int, back: int) -> None:
         """Let something happen in the middle of what happens next."""
         self.world.ambush = Ambush(calls, partial(self.happen, what, place, back))
+
+    @rule(
+        calls=st.integers(1, 6),
+        what=st.sampled_from(["set", "logout", "look", "work"]),
+        then=st.sampled_from(["look", "set"]),
+        back=backs,
+    )
+    def race_to_refill(self, calls: int, what: str, then: str, back: int) -> None:
+        """Let two processes need at the same time what memcached has dropped."""
+        self.happen("evict", 0)
+        self.world.ambush = Ambush(calls, partial(self.happen, what, 1, back))
         self.happen(then, 0, back)
 
     @rule(place=places)
