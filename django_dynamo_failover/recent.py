@@ -21,9 +21,5 @@ class Recent:
             self._until.clear()  # what is forgotten is asked once more
         self._until[id] = self._clock() + self._seconds
 
-    def discard(self, id: str) -> None:
-        """Forget an id."""
-        self._until.pop(id, None)
-
     def __contains__(self, id: str) -> bool:
         return self._clock() < self._until.get(id, 0.0)

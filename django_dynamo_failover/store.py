@@ -41,10 +41,10 @@ Elsewhere = Callable[[], Draft | None]
 #: That part differs by up to this much, so that sessions restored together do not stay in step.
 _RENEW_SPREAD = 1 / 6
 
-#: A session that DynamoDB does not have is not asked for again for so many seconds: not every
-#: client gives a cookie back that it is told to.
-_ABSENT_SECONDS = 2.0
-_MOST_ABSENT = 10_000
+#: A session that is revoked is not asked for again for so many seconds: not every client gives up
+#: a cookie that it is told to. One that is not there may be on its way from another region.
+_OVER_SECONDS = 60.0
+_MOST_OVER = 10_000
 
 #: No browser keeps a cookie longer than 400 days, so no session is older, in seconds.
 _LONGEST_LIFE = 400 * 86_400
@@ -76,7 +76,7 @@ class TieredStore:
         self._metrics = metrics
         self._now = now
         self._reads: SingleFlight[Record | None] = SingleFlight()
-        self._absent = Recent(_ABSENT_SECONDS, _MOST_ABSENT)
+        self._over = Recent(_OVER_SECONDS, _MOST_OVER, clock=now)
         self._saver = Saver(config, hot, cold, reconciler, writer, self._reads, metrics, now=now)
 
     def load(self, id: str, elsewhere: Elsewhere | None = None) -> Held | None:
@@ -103,7 +103,6 @@ class TieredStore:
         """
         if not fresh and self.load(id) is not None:
             raise SessionExists("the id is taken")
-        self._absent.discard(id)
         return self._saver.create(id, draft)
 
     def save(self, id: str, draft: Draft, held: Held, merge: Merge) -> Held:
@@ -181,8 +180,13 @@ class TieredStore:
             return self._restore(id, elsewhere, refill=answer.state is State.MISS)
         now = self._now()
         pending = self._pending(id)
-        if pending is not None and _is_later(pending, record):
-            return Held(pending, answer.token)  # the hot tier has forgotten our change
+        if pending is not None and not record.includes(pending):
+            if _is_later(pending, record):
+                return Held(pending, answer.token)  # the hot tier has forgotten our change
+            answer = self._bring(id, answer)
+            if answer.record is None:
+                return None
+            record = answer.record
         if not self._is_trusted(record, now):
             return self._renew(answer, record)
         self._metrics.count("hot_hits")
@@ -191,6 +195,18 @@ class TieredStore:
             if now > record.agreed_at + self._lease * (_RENEW_AFTER + spread):
                 self._writer.renew_later(id)
         return Held(record, answer.token)
+
+    def _bring(self, id: str, answer: HotAnswer) -> HotAnswer:
+        """Bring what is pending, which an entry does not include; return what it is then.
+
+        The page waits for it: its user is to see his own changes.
+        """
+        self._writer.write_now(id)
+        try:
+            later = self._hot.get(id)
+        except HotUnavailable:
+            return answer
+        return later if later.state in (State.LIVE, State.TOMBSTONE) else answer
 
     def _is_trusted(self, record: Record, now: float) -> bool:
         if record.expires <= now:
@@ -225,13 +241,13 @@ class TieredStore:
             return None  # DynamoDB does not know yet
         # A change of this process that DynamoDB does not have yet must not be forgotten.
         pending = self._pending(id)
-        if pending is None and elsewhere is None and id in self._absent:
+        if id in self._over:
             return None
         try:
             record = self._reads.run(id, lambda: self._reconciler.read(id))
         except SessionEnded:
             self._reconciler.report_ended(id)
-            self._absent.add(id)
+            self._over.add(id)
             return None
         except ColdUnavailable as error:
             if pending is None:
@@ -243,7 +259,6 @@ class TieredStore:
             adopted = self._adopt(id, elsewhere, refill=refill)
             if adopted is None:
                 self._reconciler.report_ended(id)
-                self._absent.add(id)
             return adopted
         if pending is not None and pending.version > record.version:
             record = pending

@@ -134,6 +134,10 @@ class Writer:
                 delay = 0.0
             self._jobs.put(("write", record.id), delay, partial(self._write, record.id), vital=True)
 
+    def write_now(self, id: str) -> None:
+        """Bring what is pending of a session to DynamoDB, if that answers."""
+        self._write(id)
+
     def _write_apart(self, pending: Pending) -> None:
         # The hot tier had lost this one before the next was made: neither has the other's change.
         key = ("write", pending.record.id, pending.record.lineage)

@@ -12,7 +12,7 @@ from django_dynamo_failover.hot import HotTier
 from django_dynamo_failover.sessions import SessionStore
 from django_dynamo_failover.store import TieredStore
 
-from .model.machine import FailOvers, Outages, Races, play
+from .model.machine import FailOvers, Handovers, Outages, Races, play
 
 #: So many examples are enough to find any of them.
 EXAMPLES = 1000
@@ -128,7 +128,7 @@ REMOVALS = [
     (the_tombstone, Races),
     (add_on_refill, Races),
     (the_revocation_item, Races),
-    (the_version_condition, Outages),
+    (the_version_condition, Handovers),
     (the_site_condition, FailOvers),
     (the_lease, FailOvers),
     (the_merge, Races),
@@ -148,6 +148,6 @@ def test_the_model_misses(removal, game, monkeypatch):
         play(EXAMPLES, game, phases=[Phase.generate])
 
 
-@pytest.mark.parametrize("game", [Races, FailOvers, Outages])
+@pytest.mark.parametrize("game", [Handovers, Races, FailOvers, Outages])
 def test_without_a_removal_it_holds(game):
     play(UNMUTATED, game, phases=[Phase.generate])

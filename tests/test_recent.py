@@ -15,14 +15,6 @@ def test_an_id_is_remembered_for_a_while():
     assert "a" not in recent
 
 
-def test_an_id_can_be_forgotten():
-    recent = Recent(60, 10)
-    recent.add("a")
-    recent.discard("a")
-    recent.discard("b")
-    assert "a" not in recent
-
-
 def test_it_does_not_grow():
     recent = Recent(60, 10)
     for number in range(1000):

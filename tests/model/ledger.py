@@ -176,8 +176,6 @@ class Ledger:
 
     def conflict(self, id: str, kept: str) -> None:
         """Two sites had changed a session; unless they were merged one side's changes are lost."""
-        if kept == "merged":
-            return
         process = self.world.acting[-1]
         for session in self.sessions:
             if label(session.id) != id:
@@ -185,7 +183,9 @@ class Ledger:
             ours = self._in_hot(process.site, session) | self._pending(process, session)
             lost = ours ^ self._in_some_region(session)
             for change in session.changes:
-                if change.mark in lost:
+                if change.mark in lost and kept == "merged":
+                    change.hidden = True
+                elif change.mark in lost:
                     change.excuse = f"a conflict, kept: {kept}"
 
     def _nowhere(self) -> list[Change]:

@@ -87,6 +87,12 @@ class Evictions(Requests):
         self.happen("evict", place)
 
 
+class Handovers(Evictions):
+    """The processes of one site, of which some end."""
+
+    sites = 1
+
+
 class Races(Evictions):
     """The processes of one site, one in the middle of what another does."""
 
