@@ -9,6 +9,15 @@ SESSION_COOKIE = "sessionid"
 TIMEOUT = (1, 6)  # seconds to connect, to answer
 
 
+class _OneRequestEach(requests.adapters.HTTPAdapter):
+    """Keeps no connection open, also where the server does not say that it closes it."""
+
+    def send(self, *args, **options) -> requests.Response:
+        answer = super().send(*args, **options)
+        self.close()
+        return answer
+
+
 class Browser:
     """A browser in front of the shop. Cookies belong to the host, so both sites get the same.
 
@@ -19,6 +28,7 @@ class Browser:
         self._http = requests.Session()
         self._http.trust_env = False  # no proxy stands between the demo and itself
         self._http.headers["Connection"] = "close"
+        self._http.mount("http://", _OneRequestEach())
         if cookie:
             self._http.cookies.set(SESSION_COOKIE, cookie, domain="127.0.0.1", path="/")
         self.answers = 0
