@@ -34,10 +34,69 @@ class Uvicorn(WebProcess):
         ]
 
 
+class Uwsgi(WebProcess):
+    """The shop under uWSGI; ``options`` are more of its own."""
+
+    module = "pyuwsgi"
+
+    def argv(self):
+        options = {
+            "http_socket": self.address,
+            "chdir": PROJECT_DIR,
+            "module": self.application,
+            "processes": self.workers,
+            "master": True,
+            "die_on_term": True,
+            "need_app": True,
+            **self.options,
+        }
+        words = []
+        for name, value in options.items():
+            option = f"--{name.replace('_', '-')}"
+            words += [option] if value is True else [option, str(value)]
+        return [sys.executable, "-c", "import pyuwsgi; pyuwsgi.run()", *words]
+
+
+class Gevent(WebProcess):
+    """The shop under gunicorn, with greenlets for threads."""
+
+    module = "gevent"
+
+    def __init__(self, environment, **options):
+        super().__init__(environment, worker_class="gevent", **options)
+
+
+class Runserver(WebProcess):
+    """Django's development server."""
+
+    def argv(self):
+        words = [f"--{name}" for name in self.options]
+        return [sys.executable, str(PROJECT_DIR / "manage.py"), "runserver", *words, self.address]
+
+
 SERVERS = {
     "uvicorn": (Uvicorn, {}),
     "uvicorn, 2 workers": (Uvicorn, {"workers": 2}),
+    "uwsgi": (Uwsgi, {"workers": 2, "threads": 4}),
+    "uwsgi, lazy": (Uwsgi, {"workers": 2, "enable_threads": True, "lazy_apps": True}),
+    "gevent": (Gevent, {"workers": 2}),
+    "gevent, preloaded": (Gevent, {"workers": 2, "preload": True, "config": "python:patched"}),
 }
+
+#: A configuration of gunicorn: with preload its worker would patch too late.
+PATCHED = "from gevent import monkey\nmonkey.patch_all()\n"
+
+#: An application whose parent process has had a session, threads and sockets.
+EARLY = """
+from django_dynamo_failover import runtime
+from django_dynamo_failover.sessions import SessionStore
+from shop.wsgi import application
+
+session = SessionStore()
+session["early"] = True
+session.save()
+runtime.current().cold.read("nobody")
+"""
 
 #: An application with views of its own.
 ASYNC = """
@@ -72,12 +131,13 @@ def folder(environment, tmp_path):
 
 
 @pytest.fixture
-def launch(start, environment):
+def launch(start, environment, folder):
     """``launch(name, **environment)``: one of the web servers, running."""
 
     def launch(name, **changed):
         kind, options = SERVERS[name]
         require_module(kind.module)
+        (folder / "patched.py").write_text(PATCHED)
         return start(kind, environment={**environment, **changed}, **options)
 
     return launch
@@ -134,7 +194,7 @@ def test_sigterm_right_after_changes(launch, operator, name):
     assert operator.carts(tills) == [{"mug": 1, "espresso": 1}] * 10
 
 
-@pytest.mark.parametrize("name", ["uvicorn"])
+@pytest.mark.parametrize("name", ["uvicorn", "uwsgi", "gevent"])
 def test_dynamodb_is_down_and_the_server_ends_in_time(launch, dynamodb, name):
     web = launch(name, SHUTDOWN_TIMEOUT="1")
     change_all(open_tills(web.url, 3))
@@ -157,3 +217,25 @@ def test_async_views_lose_nothing_of_each_other(start, environment, folder, oper
     assert answers == [USER] * 20
     web.end(signal.SIGTERM)
     assert operator.stored(till.cookie).items() >= dict.fromkeys(skus, 1).items()
+
+
+def test_the_background_works_though_uwsgi_forks_a_process_that_had_it(
+    start, environment, folder, operator
+):
+    """A fork in C, of which Python is told nothing."""
+    require_module("pyuwsgi")
+    (folder / "early.py").write_text(EARLY)
+    environment["SHOP_WRITE_INTERVAL"] = "1"
+    web = start(Uwsgi, environment=environment, application="early", workers=2, threads=4)
+    tills = open_tills(web.url, 10)
+    change_all(tills)
+
+    until(lambda: operator.carts(tills) == [{"mug": 1, "espresso": 1}] * 10, within=4)
+
+
+def test_runserver_and_ctrl_c(start, environment, operator):
+    web = start(Runserver, environment=environment, noreload=True)
+    till = open_till(web.url, "mug")
+
+    web.end(signal.SIGINT)
+    assert operator.carts([till]) == [{"mug": 1}]
