@@ -161,6 +161,18 @@ class TestLedger:
         ledger.found_at_the_end(session, state(1), EAST)
         assert broken(ledger) == ([] if allowed else ["G3"])
 
+    def test_so_it_may_where_processes_did_not_agree_that_memcached_is_down(
+        self, ledger, session, happen
+    ):
+        change(ledger, session, 1, pid=1)
+        change(ledger, session, 2, pid=2)
+        ledger.found_at_the_end(session, state(1), WEST)
+        assert broken(ledger) == ["G3"]
+        happen(hot(EAST))
+        ledger.found_at_the_end(session, state(1), WEST)
+        ledger.found_at_the_end(session, state(), WEST)
+        assert broken(ledger) == ["G3", "G3"]
+
     def test_a_logged_out_user_is_found_out(self, ledger, session):
         ledger.found(session, state(user=None), EAST, asked=0)
         ledger.found_at_the_end(session, state(user=None), WEST)
@@ -187,6 +199,15 @@ class TestLedger:
         clock.now += INTERVAL + GRACE + 1
         ledger.found(session, state(), EAST, asked=clock.now)
         assert broken(ledger) == ["own change not seen"]
+
+    def test_who_comes_back_while_dynamodb_is_down_may_see_what_was_there(
+        self, ledger, session, happen, clock
+    ):
+        clock.now = LONG
+        change(ledger, session, 1, site=WEST)
+        happen(*REGIONS)
+        ledger.found(session, state(), EAST, asked=clock.now)
+        assert broken(ledger) == []
 
     def test_a_session_that_outlives_its_logout_is_found_out(self, ledger, session, clock):
         ledger.log_out(session, EAST)

@@ -149,9 +149,16 @@ class Ledger:
             found = state["slots"].get(slot)
             if found in _allowed(changes):
                 continue
-            if fresh and found not in (
-                *_allowed(changes, self._may_be_lost),
-                *_allowed(changes, partial(self._may_be_orphaned, session)),
+            elsewhere = any(change.site != site for change in changes)
+            untold = elsewhere and self.outages.cold_down(asked, self.outages.clock())
+            if (
+                fresh
+                and not untold
+                and found
+                not in (
+                    *_allowed(changes, self._may_be_lost),
+                    *_allowed(changes, partial(self._may_be_orphaned, session)),
+                )
             ):
                 told = f"{slot} = {_last(changes)} was acknowledged"
                 self.break_("own change not seen", session, site, told, f"found {found}")
@@ -175,8 +182,8 @@ class Ledger:
                 self.count("changes lost within G3")
             elif found in _allowed(changes, partial(self._may_be_orphaned, session)):
                 self.count("changes orphaned: no process was left to write them")
-            elif self._met_another_site(changes, found):
-                self.count("changes that lost to one of the same key at the other site")
+            elif self._met_another(changes, found):
+                self.count("changes that lost to an earlier one of the same key")
             else:
                 told = f"{slot} = {_last(changes)} was acknowledged"
                 self.count("changes lost")
@@ -224,14 +231,23 @@ class Ledger:
         seen = session.seen.get(change.site)
         return self.outages.may_be_orphaned(change.site, change.pid, answered, seen)
 
-    def _met_another_site(self, changes: list[Change], found: object) -> bool:
-        """Tell whether what was found was changed elsewhere, so shortly before the last change
-        that its site could not know: of two such versions of a session the later one stands."""
+    def _met_another(self, changes: list[Change], found: object) -> bool:
+        """Tell whether what was found is a change that the last one need not have known of.
+
+        So it is with one of the other site, or of a process of this one that saw memcached down
+        while another did not. Of two such versions of a session the later one stands, and its
+        last change may have been to another key.
+        """
         last = next((change for change in reversed(changes) if change.answered is not None), None)
-        return last is not None and any(
+        if last is None or last.durable:
+            return False
+        return any(
             change.value == found
-            and change.site != last.site
             and self.outages.known_everywhere(change.sent) + self.outages.interval >= last.sent
+            and (
+                change.site != last.site
+                or self.outages.hot_down(last.site, change.sent, last.sent + self.outages.interval)
+            )
             for change in changes
         )
 
