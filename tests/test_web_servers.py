@@ -8,6 +8,7 @@ import importlib.util
 import os
 import signal
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -46,8 +47,9 @@ class Uwsgi(WebProcess):
             "module": self.application,
             "processes": self.workers,
             "master": True,
-            "die_on_term": True,
             "need_app": True,
+            # Not die-on-term: a worker in the middle of a request would skip its hooks at exit.
+            "hook_master_start": "unix_signal:15 gracefully_kill_them_all",
             **self.options,
         }
         words = []
@@ -98,7 +100,22 @@ session.save()
 runtime.current().cold.read("nobody")
 """
 
-#: An application with views of its own.
+#: An application with a view that takes long.
+SLOW = """
+import time
+from shop.wsgi import application
+from django.http import HttpResponse
+from django.urls import path
+from shop import urls
+
+def slow(request):
+    time.sleep(1)
+    return HttpResponse("done")
+
+urls.urlpatterns.append(path("slow", slow))
+"""
+
+#: An application with a view that waits for the session.
 ASYNC = """
 from shop.asgi import application
 from django.http import HttpResponse
@@ -231,6 +248,20 @@ def test_the_background_works_though_uwsgi_forks_a_process_that_had_it(
     change_all(tills)
 
     until(lambda: operator.carts(tills) == [{"mug": 1, "espresso": 1}] * 10, within=4)
+
+
+def test_uwsgi_is_ended_in_the_middle_of_a_request(start, environment, folder, operator):
+    require_module("pyuwsgi")
+    (folder / "slow_shop.py").write_text(SLOW)
+    web = start(Uwsgi, environment=environment, application="slow_shop", threads=4)
+    till = open_till(web.url, "mug")
+
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(till.get, f"{web.url}/slow")
+        time.sleep(0.3)
+        assert web.end(signal.SIGTERM) < 5
+        assert answer.result().text == "done"
+    assert operator.carts([till]) == [{"mug": 1}]
 
 
 def test_runserver_and_ctrl_c(start, environment, operator):
