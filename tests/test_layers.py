@@ -32,7 +32,7 @@ LAYERS = [
     {"store"},
     {"runtime"},
     {"sessions", "health"},
-    {"importing", "middleware", "moving_out", "users"},
+    {"asgi", "importing", "middleware", "moving_out", "users"},
     {"checks", "models", "views"},
     {"admin", "apps", "urls", "management"},
 ]
