@@ -78,11 +78,12 @@ class Reader:
             record = decode_cold(item, self._keyring, self._now())  # also an expiry may be forged
             login = login_of(record.payload)
         if login is not None:
+            # Before the second request: should that fail, the next try asks for both in one.
+            self._remember(id, login.owner)
             asked_already = login.owner == asked
             over = answer.logins_over if asked_already else self._cold.read_user(login.owner)
             if login.since < over:
                 raise SessionEnded("its user was logged out everywhere")
-            self._remember(id, login.owner)
         return (record if record is not None and record.expires > self._now() else None), item
 
     def _remember(self, id: str, owner: str) -> None:
