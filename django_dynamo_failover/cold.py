@@ -222,12 +222,22 @@ class ColdTier:
             self._metrics.count("cold_refused")
             raise ColdUnavailable("not asked: too many are waiting")
         client = region.table.client
-        began, throttles = self._monotonic(), client.throttles
+        throttles = client.throttles
+        began: float | None = None
+
+        def timed(table: DynamoTable, until: float) -> _T:
+            nonlocal began
+            began = self._monotonic()
+            return operation(table, until)
+
         try:
-            return self._ask(region, until, counter, operation)
+            return self._ask(region, until, counter, timed)
         finally:
-            took = self._monotonic() - began
-            line.leave(took, throttled=client.throttles != throttles)
+            if began is None:
+                line.step_out()
+            else:
+                took = self._monotonic() - began
+                line.leave(took, throttled=client.throttles != throttles)
 
     def _ask(
         self,

@@ -8,6 +8,9 @@ from collections.abc import Callable
 #: How much one call moves the average of what a call takes.
 _WEIGHT = 0.2
 
+#: Who has his turn should have time left for so many calls of average length.
+_CALLS_LEFT = 4
+
 
 class Limiter:
     """Lets up to ``most`` calls through at a time, first come first served.
@@ -35,16 +38,18 @@ class Limiter:
             if not self._line and self._inside < int(self._limit):
                 self._inside += 1
                 return True
-            wait = (len(self._line) + 1) * self._takes / self._limit
-            if self._clock() + wait >= until:
+            # A call whose time is nearly over when its turn comes is throttled once and fails, and
+            # two of these in a row look like an outage.
+            now = self._clock()
+            latest = until - min(_CALLS_LEFT * self._takes, (until - now) / 4)
+            if now + (len(self._line) + 1) * self._takes / self._limit >= latest:
                 return False
             turn = threading.Event()
             self._line.append(turn)
-        if turn.wait(until - self._clock()):
-            return True
+        turn.wait(latest - now)
         with self._lock:
             if turn.is_set():
-                return True  # at the last moment
+                return True  # it may be at the last moment
             self._line.remove(turn)
             return False
 
@@ -58,6 +63,15 @@ class Limiter:
             elif (now := self._clock()) >= self._cut_at + self._takes:
                 # Once for all that were on their way together.
                 self._limit, self._cut_at = max(1.0, self._limit / 2), now
-            while self._line and self._inside < int(self._limit):
-                self._inside += 1
-                self._line.popleft().set()
+            self._let_in()
+
+    def step_out(self) -> None:
+        """Report that no call was made, which tells nothing of the service."""
+        with self._lock:
+            self._inside -= 1
+            self._let_in()
+
+    def _let_in(self) -> None:
+        while self._line and self._inside < int(self._limit):
+            self._inside += 1
+            self._line.popleft().set()

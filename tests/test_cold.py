@@ -412,3 +412,19 @@ def test_the_log_tells_an_outage_from_a_mistake(regions, cold, near, caplog, err
     [record] = caplog.records
     assert record.levelno == level
     assert record.getMessage() == f"DynamoDB in near: {error}"
+
+
+# --- The line -------------------------------------------------------------------------------
+
+
+def test_who_is_turned_away_by_an_open_breaker_tells_nothing_of_the_region(regions, cold):
+    """Else the line took a region that is throttled for one that answers at once."""
+    for region in cold._regions:
+        region.reads._takes, region.reads._limit = 0.5, 2.0
+        for _ in range(2):
+            region.breaker.failure()
+    with pytest.raises(ColdUnavailable):
+        cold.read(ID)
+    for region in cold._regions:
+        line = region.reads
+        assert (line._takes, line._limit, line._inside) == (0.5, 2.0, 0)

@@ -79,6 +79,42 @@ def test_who_would_wait_in_vain_is_told_at_once(clock):
     assert time.monotonic() - began < 0.5
 
 
+def test_who_would_have_his_turn_at_the_last_moment_is_told_at_once(clock):
+    limiter = Limiter(1, clock=clock)
+    for _ in range(50):
+        limiter.enter(clock.now + 10)
+        limiter.leave(0.1, throttled=False)
+    limiter.enter(clock.now + 10)
+    began = time.monotonic()
+    assert not limiter.enter(clock.now + 0.12)
+    assert time.monotonic() - began < 0.08
+
+
+def test_nobody_gets_his_turn_at_the_last_moment():
+    """The line went on slower than it looked: the rest of the time would not do for a call."""
+    limiter = Limiter(1)
+    for _ in range(50):
+        limiter.enter(time.monotonic() + 10)
+        limiter.leave(0.02, throttled=False)
+    limiter.enter(time.monotonic() + 10)
+    until = time.monotonic() + 0.2
+    assert not limiter.enter(until)
+    assert time.monotonic() < until - 0.02
+
+
+def test_who_made_no_call_lets_the_next_one_in_and_says_nothing_of_the_service(clock):
+    limiter = Limiter(4, clock=clock)
+    throttle(limiter, clock, 6, takes=0.5)
+    before = limiter._limit, limiter._takes
+    limiter.enter(clock.now + 10)
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(limiter.enter, clock.now + WAIT)
+        until(lambda: limiter._line)
+        limiter.step_out()
+        assert second.result(WAIT)
+    assert (limiter._limit, limiter._takes) == before
+
+
 def throttle(limiter, clock, times, takes=0.01):
     for _ in range(times):
         clock.tick()
