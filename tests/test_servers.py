@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError, HTTPClientError
-from servers import Dynalite, Memcached, boto3_client, create_table
+from servers import HOST, Dynalite, FaultProxy, Memcached, boto3_client, create_table
 
 ORPHANS = """
 import os, signal
@@ -172,3 +173,102 @@ def is_alive(pid):
     except (ProcessLookupError, FileNotFoundError):
         return False
     return state != "Z"
+
+
+ERROR = b"SERVER_ERROR out of memory\r\n"
+
+
+@pytest.fixture
+def proxy(memcached):
+    memcached.set("a", b"1")
+    with FaultProxy(memcached.port, delay=0.2, reply=ERROR) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def connection(proxy):
+    with socket.create_connection((HOST, proxy.port), timeout=0.5) as connection:
+        yield connection
+
+
+def ask(connection):
+    connection.sendall(b"get a\r\n")
+    return connection.recv(100)
+
+
+ANSWER = b"VALUE a 0 1\r\n1\r\nEND\r\n"
+
+
+def test_a_proxy_passes_on_what_comes(connection):
+    assert ask(connection) == ANSWER
+    assert ask(connection) == ANSWER
+
+
+def test_a_proxy_refuses(proxy, connection):
+    ask(connection)
+    proxy.set("refuse")
+    assert ask(connection) == b""
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((HOST, proxy.port))
+    proxy.set("pass")
+    with socket.create_connection((HOST, proxy.port), timeout=0.5) as new:
+        assert ask(new) == ANSWER
+
+
+def test_a_proxy_is_a_black_hole(proxy, connection, memcached):
+    proxy.set("black hole")
+    before = memcached.commands()
+    with pytest.raises(TimeoutError):
+        ask(connection)
+    assert memcached.commands() == before
+
+
+def test_a_proxy_freezes(proxy, connection, memcached):
+    proxy.set("freeze")
+    connection.sendall(b"set a 0 0 1\r\n2\r\n")
+    with pytest.raises(TimeoutError):
+        connection.recv(100)
+    assert memcached.get("a") == b"1"
+    proxy.set("pass")
+    assert connection.recv(100) == b"STORED\r\n"
+    assert memcached.get("a") == b"2"
+
+
+def test_a_proxy_resets(proxy, connection):
+    proxy.set("reset")
+    with pytest.raises(ConnectionResetError):
+        ask(connection)
+
+
+def test_a_proxy_is_slow(proxy, connection):
+    proxy.set("slow")
+    began = time.monotonic()
+    assert ask(connection) == ANSWER
+    assert time.monotonic() - began >= 0.2
+
+
+def test_a_proxy_answers_with_an_error(proxy, connection):
+    proxy.set("error")
+    assert ask(connection) == ERROR
+    proxy.set("pass")
+    assert ask(connection) == ANSWER
+
+
+def test_dynalite_serves_so_many_reads_a_second(dynamodb, table):
+    dynamodb.throttle(50)
+    client = boto3_client(dynamodb.endpoint_url)
+    refused = 0
+    began = time.monotonic()
+    while (took := time.monotonic() - began) < 1:
+        try:
+            client.get_item(TableName=table, Key={"id": {"S": "a"}})
+        except client.exceptions.ProvisionedThroughputExceededException:
+            refused += 1
+    assert 1 <= dynamodb.requests()["GetItem"] <= 50 * (took + 0.1) + 1
+    assert dynamodb.throttled() >= max(1, refused)  # the client tries twice
+    put(dynamodb, table, "a")
+    dynamodb.heal()
+    before = dynamodb.throttled()
+    for _ in range(100):
+        client.get_item(TableName=table, Key={"id": {"S": "a"}})
+    assert dynamodb.throttled() == before

@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from .dynamodb import Dynalite, MotoServer
+from .fault_proxy import FaultProxy
 from .memcached import Memcached
 from .process import HOST, ServerProcess, free_port
 from .redis import Redis
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HOST",
     "Dynalite",
+    "FaultProxy",
     "Memcached",
     "MotoServer",
     "Redis",

@@ -3,8 +3,9 @@
  *
  *   node dynalite_counted.js '{"port": 8000, "path": null, "createTableMs": 0}'
  *
- *   GET  /__control   -> {"requests": {"PutItem": 3, ...}}
- *   POST /__control   <- {"reset": true, "latency_ms": 20, "faults": [], "healed": REGION, "fault": FAULT}
+ *   GET  /__control   -> {"requests": {"PutItem": 3, ...}, "throttled": 0}
+ *   POST /__control   <- {"reset": true, "latency_ms": 20, "faults": [], "healed": REGION, "fault": FAULT,
+ *                         "reads_per_second": 200}
  *                        (each key is optional)
  *
  * FAULT: {"operation": "PutItem" or "*", "answer": ANSWER, "status": 400, "times": 1 or null, "after": false,
@@ -12,6 +13,9 @@
  * ANSWER: an error type such as "ThrottlingException" is answered with `status`; "drop" closes the connection,
  * "hang" keeps it open and silent, "unprocessed" leaves a whole batch undone. With `after`, the operation is
  * carried out first and only its reply is lost.
+ *
+ * Reads beyond "reads_per_second" are answered with ProvisionedThroughputExceededException and not counted in
+ * "requests" but in "throttled". What is not used is saved up for a tenth of a second.
  */
 'use strict'
 
@@ -23,6 +27,21 @@ const options = JSON.parse(process.argv[2] || '{}')
 let requests = {}
 let latency = 0
 let faults = []
+let readsPerSecond = 0
+let reads = 0
+let filledAt = 0
+let throttled = 0
+
+/** Whether this is a read for which there is no capacity; takes a read's worth of it otherwise. */
+function isThrottled (operation) {
+  if (!readsPerSecond || !['GetItem', 'BatchGetItem'].includes(operation)) return false
+  const now = performance.now()
+  reads = Math.min(readsPerSecond / 10, reads + (now - filledAt) / 1000 * readsPerSecond)
+  filledAt = now
+  if (reads < 1) return true
+  reads -= 1
+  return false
+}
 
 /** The region that a request is signed for: "Credential=ID/DATE/REGION/dynamodb/aws4_request". */
 function regionOf (req) {
@@ -37,6 +56,8 @@ function takeFault (operation, region) {
   return fault
 }
 
+const THROTTLED = { answer: 'ProvisionedThroughputExceededException', status: 400 }
+
 function sendJson (res, status, body) {
   res.writeHead(status, { 'Content-Type': 'application/x-amz-json-1.0' })
   res.end(JSON.stringify(body))
@@ -49,9 +70,17 @@ function readBody (req, done) {
 }
 
 function control (req, res) {
-  if (req.method === 'GET') return sendJson(res, 200, { requests })
+  if (req.method === 'GET') return sendJson(res, 200, { requests, throttled })
   readBody(req, (change) => {
-    if (change.reset) requests = {}
+    if (change.reset) {
+      requests = {}
+      throttled = 0
+    }
+    if (change.reads_per_second !== undefined) {
+      readsPerSecond = change.reads_per_second
+      reads = 0
+      filledAt = performance.now()
+    }
     if (change.latency_ms !== undefined) latency = change.latency_ms
     if (change.faults !== undefined) faults = change.faults
     if (change.healed !== undefined) faults = faults.filter((f) => f.region !== change.healed)
@@ -97,9 +126,11 @@ server.removeAllListeners('request')
 server.on('request', (req, res) => {
   if (req.url === CONTROL) return control(req, res)
   const operation = (req.headers['x-amz-target'] || '').split('.')[1] || 'unknown'
-  requests[operation] = (requests[operation] || 0) + 1
+  const refused = isThrottled(operation)
+  if (refused) throttled += 1
+  else requests[operation] = (requests[operation] || 0) + 1
   const handle = () => {
-    const fault = takeFault(operation, regionOf(req))
+    const fault = refused ? THROTTLED : takeFault(operation, regionOf(req))
     if (fault && !fault.after) return failBefore(fault, operation, req, res)
     if (fault) failAfter(fault, req, res)
     serve(req, res)

@@ -69,6 +69,18 @@ class Dynalite(ServerProcess):
         """Wait so long before each request; 0 ends it. A restart forgets this and the faults."""
         self._control("POST", latency_ms=milliseconds)
 
+    def throttle(self, reads_per_second: float) -> None:
+        """Refuse the reads beyond so many in a second; 0 refuses none.
+
+        What is not used is saved up for a tenth of a second. Refused ones are not in requests().
+        """
+        self._control("POST", reads_per_second=reads_per_second)
+
+    def throttled(self) -> int:
+        """How many reads throttle() has refused since the start or the last reset_requests()."""
+        count: int = self._control("GET")["throttled"]
+        return count
+
     def fail(
         self,
         operation: str,
@@ -102,9 +114,9 @@ class Dynalite(ServerProcess):
         self._control("POST", fault=fault)
 
     def heal(self, region: str | None = None) -> None:
-        """End all faults and the latency; with a region only the faults of that one."""
+        """End all faults, latency and throttling; with a region only the faults of that one."""
         if region is None:
-            self._control("POST", faults=[], latency_ms=0)
+            self._control("POST", faults=[], latency_ms=0, reads_per_second=0)
         else:
             self._control("POST", healed=region)
 
