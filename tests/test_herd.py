@@ -67,7 +67,7 @@ def test_a_throttled_dynamodb_is_asked_as_much_as_it_takes(herd, hot, dynamodb):
 
 
 def test_those_who_cannot_be_served_in_time_do_not_keep_the_others_from_it(crowd, hot, dynamodb):
-    """If they failed at the end of the line, the breaker would open: half of the reads were lost."""
+    """If they failed at the end of the line, the breaker opened, and half the reads were lost."""
     down = []
     dynamodb.throttle(40)
     hot.restart()

@@ -22,7 +22,17 @@ from django_dynamo_failover.exceptions import ColdUnavailable
 from django_dynamo_failover.hot import State
 from django_dynamo_failover.keys import storage_id
 from tests.conftest import require
-from tests.web import COOKIE, PASSWORD, SLOWEST, USER, Visitor, takes_cookie, until, visitor_with
+from tests.web import (
+    COOKIE,
+    PASSWORD,
+    SLOWEST,
+    USER,
+    Visitor,
+    is_503,
+    takes_cookie,
+    until,
+    visitor_with,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -146,16 +156,6 @@ both_down = pytest.mark.parametrize(
 def settle(engine):
     """Bring all that is pending to DynamoDB, as WRITE_INTERVAL would."""
     assert engine.runtime.writer.flush(5) == 0
-
-
-def is_503(response):
-    """Tell whether an answer is a 503, and check that it is one as it should be."""
-    if response.status_code != 503:
-        return False
-    assert int(response["Retry-After"]) > 0
-    assert "no-store" in response["Cache-Control"]
-    assert COOKIE not in response.cookies
-    return True
 
 
 def hits(engine):

@@ -42,6 +42,16 @@ def takes_cookie(response):
     return morsel is not None and (not morsel.value or morsel["max-age"] == 0)
 
 
+def is_503(response):
+    """Tell whether an answer is a 503, and check that it is one as it should be."""
+    if response.status_code != 503:
+        return False
+    assert int(response["Retry-After"]) > 0
+    assert "no-store" in response["Cache-Control"]
+    assert COOKIE not in response.cookies
+    return True
+
+
 class Visitor(Client):
     """A browser that sees every answer: none may be slow, or take its session cookie."""
 
