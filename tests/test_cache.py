@@ -450,7 +450,7 @@ each_store = pytest.mark.parametrize("store", STORES.values(), ids=STORES)
 @pytest.mark.parametrize("timeout", [100, MONTH, MONTH + 1, 5 * 12 * MONTH])
 def test_a_value_is_kept_for_its_timeout(cache, memcached, store, timeout):
     store(cache, timeout)
-    assert timeout - 3 <= ttl(memcached, ":1:a") <= timeout + 1
+    assert timeout - 3 <= ttl(memcached, ":1:a") <= timeout + 3
 
 
 @each_store

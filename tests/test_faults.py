@@ -108,7 +108,7 @@ def test_nobody_waits_for_what_is_known_to_be_down(site, shop, tier):
     finally:
         site.heal(broken)
 
-    assert visitor.slowest < WAITED
+    assert visitor.slowest < READ_TIMEOUT
 
 
 def test_each_cell_of_the_table_is_there_or_left_out_for_a_reason():
