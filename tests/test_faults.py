@@ -22,7 +22,6 @@ from .faults import (
     MEMCACHED,
     REGIONS,
     TIERS,
-    WAITED,
     Cell,
     Site,
     live_through,
