@@ -113,7 +113,7 @@ class ColdTier:
             if not region.breaker.closed and region.breaker.allow_probe():
                 until = self._monotonic() + self._deadline
                 with contextlib.suppress(ColdUnavailable):
-                    self._ask(region, until, "cold_reads", _look_for_nobody, allowed=True)
+                    self._ask(region, until, "cold_reads", _look_for_nobody)
                     back = True
         return back
 
@@ -201,6 +201,7 @@ class ColdTier:
         done = 0
         for region, until in self._shares():
             with contextlib.suppress(ColdUnavailable):
+                self._admit(region, until)
                 self._ask(region, until, "cold_writes", operation)  # a logout waits in no line
                 done += 1
         if not done:
@@ -221,37 +222,29 @@ class ColdTier:
         if not line.enter(until):
             self._metrics.count("cold_refused")
             raise ColdUnavailable("not asked: too many are waiting")
-        client = region.table.client
-        throttles = client.throttles
-        began: float | None = None
-
-        def timed(table: DynamoTable, until: float) -> _T:
-            nonlocal began
-            began = self._monotonic()
-            return operation(table, until)
-
         try:
-            return self._ask(region, until, counter, timed)
+            self._admit(region, until)
+        except ColdUnavailable:
+            line.step_out()
+            raise
+        client = region.table.client
+        began, throttles = self._monotonic(), client.throttles
+        try:
+            return self._ask(region, until, counter, operation)
         finally:
-            if began is None:
-                line.step_out()
-            else:
-                took = self._monotonic() - began
-                line.leave(took, throttled=client.throttles != throttles)
+            took = self._monotonic() - began
+            line.leave(took, throttled=client.throttles != throttles)
 
-    def _ask(
-        self,
-        region: GuardedRegion,
-        until: float,
-        counter: str,
-        operation: _Operation[_T],
-        *,
-        allowed: bool = False,
-    ) -> _T:
+    def _admit(self, region: GuardedRegion, until: float) -> None:
+        """Raise ``ColdUnavailable`` if a region is not to be asked."""
         if self._monotonic() >= until:  # which is no fault of this region
             raise ColdUnavailable("the deadline has passed")
-        if not allowed and not region.breaker.allow():
+        if not region.breaker.allow():
             raise ColdUnavailable("not asked: it was down a moment ago")
+
+    def _ask(
+        self, region: GuardedRegion, until: float, counter: str, operation: _Operation[_T]
+    ) -> _T:
         self._metrics.count(counter)
         try:
             result = operation(region.table, until)
