@@ -92,10 +92,7 @@ class Saver:
                     self._hot.bury(id, TOMBSTONE_SECONDS)
                 raise
         elif goes_cold:
-            if self._writer.draining:
-                with contextlib.suppress(SessionUnavailable):
-                    return self._write_through(record, None)
-            self._writer.write_later(Pending(record), self._config.new_session_delay)
+            return self._write_behind(record, None, self._config.new_session_delay)
         return Held(record)
 
     def save(self, id: str, draft: Draft, held: Held, merge: Merge) -> Held:
@@ -119,10 +116,15 @@ class Saver:
         if self._goes_cold(record):
             if draft.through:
                 return self._write_through(record, change)
-            if self._writer.draining:
-                with contextlib.suppress(SessionUnavailable):
-                    return self._write_through(record, change)
-            self._writer.write_later(change.pending(record), self._write_delay(record))
+            return self._write_behind(record, change, self._write_delay(record))
+        return Held(record)
+
+    def _write_behind(self, record: Record, change: Change | None, delay: float) -> Held:
+        """Leave it to the writer to bring a version to DynamoDB, but write it while draining."""
+        if self._writer.draining:
+            with contextlib.suppress(SessionUnavailable):
+                return self._write_through(record, change)
+        self._writer.write_later(_pending(record, change), delay)
         return Held(record)
 
     def _save_in_hot(self, id: str, change: Change) -> Record | None:
@@ -194,8 +196,7 @@ class Saver:
                 verdict = self._reconciler.write(record, ordered=True)
             except ColdUnavailable as error:
                 # It stands in the hot tier, but it is not durable: the response must not say so.
-                pending = change.pending(record) if change else Pending(record)
-                self._writer.write_later(pending, 0.0)
+                self._writer.write_later(_pending(record, change), 0.0)
                 raise SessionUnavailable("DynamoDB does not answer") from error
             if verdict.outcome is Outcome.ENDED:
                 self._reconciler.end(record)
@@ -324,3 +325,7 @@ class Saver:
                 self._hot.dig(id, answer.token)
         except HotUnavailable:
             pass
+
+
+def _pending(record: Record, change: Change | None) -> Pending:
+    return change.pending(record) if change else Pending(record)
