@@ -6,34 +6,13 @@ For a DynamoDB at full speed, slowed to 20 ms, and throttled at 200 reads/s.
 """
 
 import logging
-import os
-import uuid
 
-from django.conf import settings
-from servers import Dynalite, Memcached, create_table
+from servers import Dynalite, Memcached
+
+from tests.benchmarks import configure
 
 SESSIONS = 10_000
 THREADS = 16
-
-
-def configure(memcached, dynamodb):
-    os.environ |= {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
-    table = f"sessions-{uuid.uuid4().hex}"
-    create_table(dynamodb.endpoint_url, table)
-    settings.configure(
-        SECRET_KEY="benchmark",
-        CACHES={
-            "default": {
-                "BACKEND": "django_dynamo_failover.cache.MemcachedCache",
-                "LOCATION": memcached.address,
-            }
-        },
-        SESSION_ENGINE="django_dynamo_failover.sessions",
-        DYNAMO_FAILOVER={
-            "TABLE": table,
-            "REGIONS": [{"NAME": "us-east-1", "ENDPOINT_URL": dynamodb.endpoint_url}],
-        },
-    )
 
 
 def main():

@@ -6,40 +6,18 @@ Every third page changes the session, and a lease of two seconds keeps renewals 
 Runs of both kinds take turns; the medians over the runs are compared.
 """
 
-import os
 import statistics
 import time
-import uuid
 
-from django.conf import settings
-from servers import Dynalite, Memcached, create_table
+from servers import Dynalite, Memcached
+
+from tests.benchmarks import configure
 
 HITS = 20_000
 RUNS = 5
 USERS = 50
 WRITE_INTERVAL = 2.0
 SLOW_MS = 20
-
-
-def configure(memcached, dynamodb):
-    os.environ |= {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
-    table = f"sessions-{uuid.uuid4().hex}"
-    create_table(dynamodb.endpoint_url, table)
-    settings.configure(
-        SECRET_KEY="benchmark",
-        CACHES={
-            "default": {
-                "BACKEND": "django_dynamo_failover.cache.MemcachedCache",
-                "LOCATION": memcached.address,
-            }
-        },
-        SESSION_ENGINE="django_dynamo_failover.sessions",
-        DYNAMO_FAILOVER={
-            "TABLE": table,
-            "REGIONS": [{"NAME": "us-east-1", "ENDPOINT_URL": dynamodb.endpoint_url}],
-            "WRITE_INTERVAL": WRITE_INTERVAL,
-        },
-    )
 
 
 def open_sessions():
@@ -79,7 +57,7 @@ def main():
     from django_dynamo_failover import runtime
 
     with Memcached() as memcached, Dynalite() as dynamodb:
-        configure(memcached, dynamodb)
+        configure(memcached, dynamodb, WRITE_INTERVAL=WRITE_INTERVAL)
         keys = open_sessions()
         serve(keys)  # warms up
         results = {0: [], SLOW_MS: []}
