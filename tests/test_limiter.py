@@ -8,6 +8,7 @@ import pytest
 
 from django_dynamo_failover.limiter import Limiter
 
+from .configurations import eventually
 from .sites import Clock
 
 WAIT = 5
@@ -18,20 +19,13 @@ def clock():
     return Clock()
 
 
-def until(condition):
-    deadline = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
 def test_so_many_go_at_once_and_the_next_waits(clock):
     limiter = Limiter(2, clock=clock)
     assert limiter.enter(clock.now + WAIT)
     assert limiter.enter(clock.now + WAIT)
     with ThreadPoolExecutor(1) as pool:
         third = pool.submit(limiter.enter, clock.now + WAIT)
-        until(lambda: limiter._line)
+        eventually(lambda: limiter._line)
         assert not third.done()
         limiter.leave(0.01, throttled=False)
         assert third.result(WAIT)
@@ -51,7 +45,7 @@ def test_who_comes_first_is_served_first(clock):
     for number in range(5):
         threads.append(threading.Thread(target=work, args=(number,)))
         threads[-1].start()
-        until(lambda: len(limiter._line) == len(threads))
+        eventually(lambda: len(limiter._line) == len(threads))
     limiter.leave(0, throttled=False)
     for thread in threads:
         thread.join(WAIT)
@@ -109,7 +103,7 @@ def test_who_made_no_call_lets_the_next_one_in_and_says_nothing_of_the_service(c
     limiter.enter(clock.now + 10)
     with ThreadPoolExecutor(1) as pool:
         second = pool.submit(limiter.enter, clock.now + WAIT)
-        until(lambda: limiter._line)
+        eventually(lambda: limiter._line)
         limiter.step_out()
         assert second.result(WAIT)
     assert (limiter._limit, limiter._takes) == before
