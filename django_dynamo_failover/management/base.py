@@ -119,6 +119,17 @@ def seconds(text: str) -> float:
     return value
 
 
+def open_bar(**options: Any) -> Any:
+    """Return a bar of tqdm, or None where it is not installed or there is no terminal."""
+    if not sys.stderr.isatty():
+        return None
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return None
+    return tqdm(leave=False, **options)
+
+
 class Countdown:
     """Shows a number that is to fall to 0: as a bar on a terminal, where tqdm is installed.
 
@@ -127,14 +138,8 @@ class Countdown:
 
     def __init__(self, command: DynamoCommand, unit: str, *, quiet: bool) -> None:
         self._say = (lambda line: None) if quiet else command.say
-        self._bar: Any = None
+        self._bar = None if quiet else open_bar(total=0, unit=unit)
         self._last = ""
-        if not quiet and sys.stderr.isatty():
-            try:
-                from tqdm import tqdm
-            except ImportError:
-                return
-            self._bar = tqdm(total=0, unit=unit, leave=False)
 
     def show(self, left: int, text: str) -> None:
         """Show what is left, and what else there is to say."""

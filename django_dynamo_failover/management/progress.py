@@ -1,10 +1,8 @@
 """How far a long command has come: a bar on a terminal, lines elsewhere."""
 
-import sys
 import time
-from typing import Any
 
-from django_dynamo_failover.management.base import DynamoCommand
+from django_dynamo_failover.management.base import DynamoCommand, open_bar
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -24,13 +22,9 @@ class ProgressBar:
         self._total = total
         self._first = done
         self._began = self._last_line = time.monotonic()
-        self._bar: Any = None
-        if not quiet and sys.stderr.isatty():
-            try:
-                from tqdm import tqdm
-            except ImportError:
-                return
-            self._bar = tqdm(total=total, unit=unit, unit_scale=True, initial=done, leave=False)
+        self._bar = (
+            None if quiet else open_bar(total=total, unit=unit, unit_scale=True, initial=done)
+        )
 
     def show(self, done: int, text: str) -> None:
         """Show how many are done, and what else there is to say."""
