@@ -67,9 +67,7 @@ class CheckpointFile:
     def save(self, progress: Progress) -> None:
         """Put the progress in the place of what was saved. Raises ``OSError``."""
         saved = {**self._work(), **dataclasses.asdict(progress)}
-        new = self.path.with_name(f"{self.path.name}.new")
-        new.write_text(json.dumps(saved))
-        new.replace(self.path)  # at once: a kill at any time leaves a whole file
+        write_whole(self.path, json.dumps(saved))
 
     def remove(self) -> None:
         """Remove the file: the run is complete."""
@@ -92,3 +90,10 @@ class CheckpointFile:
 
     def _work(self) -> dict[str, Any]:
         return {"table": self.table, "region": self.region, "segments": self.segments}
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file at once: a kill at any time leaves a whole one. Raises ``OSError``."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(text)
+    new.replace(path)

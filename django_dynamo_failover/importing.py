@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .changes import Draft
+from .checkpoint import write_whole
 from .dynamo import DynamoTable
 from .exceptions import ConditionFailed, FailoverError, SessionUnreadable, ValueTooLarge
 from .fallback import OldEngine, draft_of
@@ -129,10 +130,8 @@ class Checkpoint:
         if self._path is None:
             return
         noted = json.dumps({**self._what, "after": key[:_NOTED_CHARACTERS]})
-        beside = self._path.with_name(self._path.name + ".new")
         try:
-            beside.write_text(noted)
-            beside.replace(self._path)
+            write_whole(self._path, noted)
         except OSError as error:
             raise CheckpointError(f"{self._path}: {error.strerror}") from error
 
