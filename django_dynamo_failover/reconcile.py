@@ -83,6 +83,8 @@ class Reconciler:
         self._lease = lease
         self._now = now
         self._unnoted: dict[str, tuple[Record, float]] = {}
+        #: Called with what is to be noted in the hot tier once that answers again.
+        self.on_unnoted: Callable[[Record, float], None] = lambda written, started: None
 
     def read(self, id: str, known: Record | None = None) -> Record | None:
         """Return what DynamoDB holds of a session. See ``Reader.read``."""
@@ -232,26 +234,37 @@ class Reconciler:
     def _settle(self, record: Record, token: object, started: float) -> Record:
         written = record.written()
         if token is None or not self._swap(written, token):
-            with contextlib.suppress(HotUnavailable):
+            try:
                 self.note(record, started)
+            except HotUnavailable:
+                self.on_unnoted(record, started)
         return written
 
     def note(self, written: Record, started: float) -> None:
         """Note in the hot tier that DynamoDB held ``written`` at ``started``.
 
-        Raises ``HotUnavailable``.
+        Where that has lost the session it is put back: else somebody who had read an earlier
+        version from DynamoDB would do that next. Raises ``HotUnavailable``.
         """
         for _ in range(_ATTEMPTS if self._hot.atomic else 0):
             answer = self._hot.get(written.id)
             held = answer.record
             if held is None:
-                return
+                if answer.state is not State.MISS or self._put_back(written):
+                    return
+                continue
             noted = held.knowing(written, started)
             if noted is held or self._swap(noted, answer.token):
                 return
         if len(self._unnoted) >= _MAX_UNNOTED:
             self._unnoted.clear()
         self._unnoted[written.id] = written, started
+
+    def _put_back(self, written: Record) -> bool:
+        try:
+            return self._hot.add(written.written().unagreed())
+        except ValueTooLarge:
+            return True
 
     def refreshed(self, record: Record) -> Record:
         """Return a record from the hot tier with what this process could not note there."""

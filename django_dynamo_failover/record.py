@@ -32,9 +32,9 @@ class Record:
 
     ``lineage`` names one life of a hot entry, from ``add`` to its loss: within it the hot tier
     orders all versions, so that a higher one includes the lower ones. ``version`` counts the
-    saves. ``base`` is the version that DynamoDB is known to hold (0 =
-    none) and ``base_expires`` until when. ``agreed_at`` is when the tiers last agreed,
-    ``dirty_since`` when the first change that DynamoDB lacks was made (0 = it lacks none),
+    saves. ``base`` is the version that DynamoDB is known to hold (0 = none) and ``base_expires``
+    until when. ``agreed_at`` is when the tiers last agreed (0 = nobody has looked since it was put
+    back), ``dirty_since`` when the first change that DynamoDB lacks was made (0 = it lacks none),
     ``modified`` when the last change was made, ``expires`` when the session is over.
     """
 
@@ -78,6 +78,10 @@ class Record:
     def reborn(self) -> "Record":
         """Return the same version as the first of a new lineage: to be added to the hot tier."""
         return replace(self, lineage=_new_lineage())
+
+    def unagreed(self) -> "Record":
+        """Return the same, which nobody is to be served before DynamoDB was asked about it."""
+        return replace(self.reborn(), agreed_at=0.0)
 
     def written(self) -> "Record":
         """Return the same version, which DynamoDB holds by now.

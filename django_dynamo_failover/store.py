@@ -224,7 +224,7 @@ class TieredStore:
                 ("renew", record.id), lambda: self._reconciler.renew(answer, pending)
             )
         except (ColdUnavailable, SessionUnreadable) as error:
-            if record.expires <= self._now():
+            if record.expires <= self._now() or not record.agreed_at:
                 raise SessionUnavailable(NO_ANSWER) from error
             self._metrics.count("trusted")
             return Held(record, answer.token)

@@ -61,6 +61,7 @@ class Writer:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reconciler = reconciler
+        reconciler.on_unnoted = self.note_later
         self._hot = hot
         self._cold = cold
         self._fleet = fleet

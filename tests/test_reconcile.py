@@ -34,6 +34,8 @@ from django_dynamo_failover.record import new_record
 from .conftest import client
 from .sites import ID, LEASE, LIFETIME, NOW, Clock, Site, connect
 
+OTHER = storage_id("another session")
+
 
 @pytest.fixture(scope="module")
 def connected(dynamodb_server):
@@ -1040,13 +1042,43 @@ def test_a_write_that_asks_nobody_begins_no_new_lease(site, other, new):
     assert answer.state is State.TOMBSTONE or answer.record.agreed_at == began
 
 
-def test_a_change_that_was_evicted_is_written_and_not_put_back(site):
+def test_a_change_that_was_evicted_is_written_and_put_back(site):
+    """Else whoever had read the earlier version meanwhile would fill the hot tier with that."""
     site.open()
     record = site.save(b"second")
     site.lose()
+    earlier = site.reconciler.read(ID)
+    site.reconciler.flush(Pending(record))
+    assert site.payload_stored() == b"second"
+    assert not site.hot.add(earlier.reborn())
+    held = site.held()
+    assert held == reborn(replace(record.written(), agreed_at=0), held)
+
+
+def test_what_is_put_back_is_looked_at_before_it_is_served(site, other, sent):
+    """A write is not told of a logout elsewhere, if the item came back."""
+    opened = site.open()
+    record = site.save(b"second")
+    other.logout()
+    bring_back(site, opened)
+    site.lose()
+    site.reconciler.flush(Pending(record))
+    assert site.held().agreed_at == 0
+    assert site.renew() is None
+    assert site.hot.get(ID).state is State.TOMBSTONE
+
+
+def test_a_change_that_the_hot_tier_has_no_room_for_is_written_and_not_put_back(site):
+    site.open()
+    record = site.save(b"second")
+    site.lose()
+    assert site.hot.dig(ID, None)
     site.reconciler.flush(Pending(record))
     assert site.payload_stored() == b"second"
     assert site.hot.get(ID).state is State.MISS
+    large = incompressible(2_000_000)
+    site.reconciler.note(replace(record, id=OTHER, payload=large), site.clock.now)
+    assert site.hot.get(OTHER).state is State.MISS
 
 
 def test_a_pending_change_is_written_while_the_hot_tier_is_down(site):
@@ -1243,17 +1275,12 @@ def test_a_write_alone_does_not_undo_another_change_in_the_hot_tier(site):
         assert site.held() == later
 
 
-@pytest.mark.parametrize("gone", ["logged out", "evicted"])
-def test_a_write_is_not_noted_where_the_session_is_not_held(site, gone):
+def test_a_write_is_not_noted_where_the_session_has_ended(site):
     site.open()
     record = site.save_through(b"second")
-    if gone == "logged out":
-        site.logout()
-    else:
-        site.lose()
-    before = site.hot.get(ID).state
+    site.logout()
     site.reconciler.note(record, site.clock.now)
-    assert site.hot.get(ID).state is before
+    assert site.hot.get(ID).state is State.TOMBSTONE
     assert site.reconciler.refreshed(record) is record
 
 

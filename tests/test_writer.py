@@ -22,10 +22,11 @@ from django_dynamo_failover.cold import ColdTier
 from django_dynamo_failover.exceptions import ColdUnavailable, SessionUnreadable
 from django_dynamo_failover.hot import State
 from django_dynamo_failover.keys import storage_id
+from django_dynamo_failover.record import encode_hot
 from django_dynamo_failover.writer import POLL_SECONDS, Writer
 
 from .configurations import eventually
-from .sites import ID, LIFETIME, NOW, Clock, Site, connect, threads_in_a_hurry
+from .sites import ID, KEYRING, LIFETIME, NOW, Clock, Site, connect, threads_in_a_hurry
 
 WAIT = 5  # seconds for what should happen at once
 
@@ -453,6 +454,26 @@ def test_when_the_hot_tier_has_lost_its_contents_all_is_written_at_once(
     clock.tick(POLL_SECONDS)
     writer.run_due()
     assert site.counts("hot_lost") == [1]
+
+
+def test_a_write_during_an_outage_of_the_hot_tier_is_noted_after_it(site, writer, clock):
+    """Another process may have filled it with the version before."""
+    site.open()
+    record = site.save(b"second")
+    writer.write_later(Pending(record), 900)
+    earlier = site.reconciler.read(ID)
+    site.go_down()
+    writer.hurry()
+    writer.run_due()
+    assert site.payload_stored() == b"second"
+    assert writer.pending_count == 0
+    site.come_back()
+    site.lose()
+    assert site.cache.add(f"session:{ID}", encode_hot(earlier.reborn(), KEYRING))
+    clock.tick(30)
+    writer.run_due()
+    held = site.held()
+    assert held == replace(record.written(), lineage=held.lineage)
 
 
 def test_the_hot_tier_is_watched_through_outages(site, writer, clock):
