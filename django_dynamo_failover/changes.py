@@ -30,12 +30,31 @@ class Pending:
     """A change that DynamoDB does not have yet.
 
     ``loaded`` is the payload that the first of the pending saves of this process started from,
-    and ``merge`` puts what they changed onto another version.
+    ``ground`` what DynamoDB held then if that was another one, and ``merge`` merges three.
     """
 
     record: Record
     loaded: bytes = b""
     merge: Merge | None = None
+    ground: bytes = b""
+
+    @property
+    def size(self) -> int:
+        """How many bytes the payloads take."""
+        return sum(map(len, (self.record.payload, self.record.ground, self.loaded, self.ground)))
+
+    def merged(self, ours: Record, theirs: Record) -> tuple[bytes, float] | None:
+        """Return what has the changes of both, and when it expires; None if nothing merges them.
+
+        Where both changed the same key, the later version stands.
+        """
+        if self.merge is None:
+            return None
+        if theirs.modified > ours.modified:
+            return self.merge(self.ground or self.loaded, theirs.payload, ours.payload)
+        return merge_over(
+            self.merge, self.ground, self.loaded, ours=ours.payload, theirs=theirs.payload
+        )
 
 
 class Change:
@@ -49,7 +68,8 @@ class Change:
 
     def pending(self, record: Record) -> Pending:
         """Return what the writer is to hold of a version that has our changes."""
-        return Pending(record, self.held.record.payload, self._merge)
+        loaded = self.held.record
+        return Pending(record, loaded.payload, self._merge, loaded.ground)
 
     def goes_on_from(self, theirs: Record) -> bool:
         """Tell whether our changes are to be put onto theirs.
@@ -76,4 +96,18 @@ class Change:
             self._metrics.count("conflicts")
             return payload, expires
         self._metrics.count("merged")
-        return self._merge(loaded.payload, payload, theirs.payload)
+        ground = b"" if theirs.includes(loaded) else loaded.ground
+        return merge_over(self._merge, ground, loaded.payload, ours=payload, theirs=theirs.payload)
+
+
+def merge_over(
+    merge: Merge, ground: bytes, loaded: bytes, *, ours: bytes, theirs: bytes
+) -> tuple[bytes, float]:
+    """Put onto theirs what we changed in ``loaded``, over what others had changed in it before.
+
+    Theirs goes back to ``ground``, and need not have what they changed. Where it has another
+    change of the same key that stands; but ours does over both.
+    """
+    if ground:
+        theirs, _ = merge(ground, theirs, loaded)
+    return merge(loaded, ours, theirs)

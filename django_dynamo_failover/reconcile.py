@@ -217,12 +217,9 @@ class Reconciler:
 
     def _resolve(self, ours: Record, theirs: Record, pending: Pending | None) -> Record:
         """Return what is to stand of two versions that do not include each other."""
-        if pending is not None and pending.merge is not None:
-            kept = "merged"
-            # Where both changed the same key, the later change stands.
-            sides = sorted((ours, theirs), key=lambda side: side.modified, reverse=True)
-            payload, expires = pending.merge(pending.loaded, *(side.payload for side in sides))
-            stands = ours.on_top_of(theirs, payload, expires, self._now())
+        merged = pending.merged(ours, theirs) if pending is not None else None
+        if merged is not None:
+            kept, stands = "merged", ours.on_top_of(theirs, *merged, self._now())
         elif theirs.modified > ours.modified:
             kept, stands = "theirs", theirs
         else:

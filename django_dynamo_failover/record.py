@@ -15,7 +15,8 @@ from .keys import TAG_BYTES, Keyring
 
 _HOT_LIVE = 1
 _HOT_TOMBSTONE = 2
-_HOT = struct.Struct("!B8sQQqdddq")  # format, lineage, versions, base_expires, times, expires
+#: Format, lineage, versions, base_expires, times, expires, payload length; then payload, ground.
+_HOT = struct.Struct("!B8sQQqdddqL")
 _TOMBSTONE_BODY = bytes([_HOT_TOMBSTONE])
 
 _COLD_PLAIN = 1
@@ -24,6 +25,9 @@ _COLD = struct.Struct("!Qqd")  # version, expires, modified: attributes of their
 
 #: Inflating stops here: DynamoDB holds 400 KB, which zlib can blow up to 400 MB.
 MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
+
+#: A change remembers the payload that it started from, as long as that is no larger. In bytes.
+MAX_GROUND_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,9 @@ class Record:
     saves. ``base`` is the version that DynamoDB is known to hold (0 = none) and ``base_expires``
     until when. ``agreed_at`` is when the tiers last agreed (0 = nobody has looked since it was put
     back), ``dirty_since`` when the first change that DynamoDB lacks was made (0 = it lacks none),
-    ``modified`` when the last change was made, ``expires`` when the session is over.
+    ``modified`` when the last change was made, ``expires`` when the session is over. ``ground`` is
+    the payload of ``base``, for a merge with what another site made of it: empty unless there is a
+    change that DynamoDB lacks, or if it is too large.
     """
 
     id: str
@@ -48,6 +54,7 @@ class Record:
     dirty_since: float
     modified: float
     expires: int
+    ground: bytes = field(default=b"", repr=False)
 
     @property
     def dirty(self) -> bool:
@@ -73,6 +80,7 @@ class Record:
             dirty_since=self.dirty_since or now,
             modified=now,
             expires=math.ceil(expires),
+            ground=self.ground if self.dirty else _ground(self),
         )
 
     def reborn(self) -> "Record":
@@ -88,7 +96,9 @@ class Record:
 
         That begins no new lease: a write is not told of a revocation.
         """
-        return replace(self, base=self.version, base_expires=self.expires, dirty_since=0.0)
+        return replace(
+            self, base=self.version, base_expires=self.expires, dirty_since=0.0, ground=b""
+        )
 
     def agreed(self, now: float) -> "Record":
         """Return the same version, which DynamoDB was read to hold at ``now``: a new lease."""
@@ -102,6 +112,7 @@ class Record:
             base_expires=written.expires,
             agreed_at=max(self.agreed_at, written.agreed_at),
             dirty_since=since,
+            ground=_ground(written),
         )
 
     def knowing(self, written: "Record", since: float) -> "Record":
@@ -136,6 +147,7 @@ class Record:
             # A moment later, as two who merge with the same version make two different ones.
             modified=max(self.modified, theirs.modified) + random.uniform(1e-6, 1e-3),  # noqa: S311
             expires=math.ceil(expires),
+            ground=_ground(theirs),
         )
 
 
@@ -167,8 +179,9 @@ def encode_hot(record: Record, keyring: Keyring) -> bytes:
         record.dirty_since,
         record.modified,
         record.expires,
+        len(record.payload),
     )
-    body = header + record.payload
+    body = header + record.payload + record.ground
     return keyring.sign_hot(record.id, body) + body
 
 
@@ -189,10 +202,13 @@ def decode_hot(id: str, entry: object, keyring: Keyring) -> Record | None:
     if body[0] != _HOT_LIVE or len(body) < _HOT.size:
         raise Unreadable("hot entry of an unknown format")
     numbers = _HOT.unpack_from(body)
-    _, lineage, version, base, base_expires, agreed_at, dirty_since, modified, expires = numbers
+    _, lineage, version, base, base_expires, agreed_at, dirty_since, modified, expires, length = (
+        numbers
+    )
+    end = _HOT.size + length
     return Record(
         id=id,
-        payload=body[_HOT.size :],
+        payload=body[_HOT.size : end],
         lineage=lineage,
         version=version,
         base=base,
@@ -201,6 +217,7 @@ def decode_hot(id: str, entry: object, keyring: Keyring) -> Record | None:
         dirty_since=dirty_since,
         modified=modified,
         expires=expires,
+        ground=body[end:],
     )
 
 
@@ -299,6 +316,10 @@ def _unpack(body: bytes) -> bytes:
     if not inflater.eof:
         raise Unreadable("cold item does not inflate")
     return payload
+
+
+def _ground(record: Record) -> bytes:
+    return record.payload if len(record.payload) <= MAX_GROUND_BYTES else b""
 
 
 def _new_lineage() -> bytes:

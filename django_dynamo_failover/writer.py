@@ -122,7 +122,7 @@ class Writer:
         with self._lock:
             earlier = self._pending.get(record.id)
             if earlier is not None:
-                self._pending_bytes -= _size(earlier)
+                self._pending_bytes -= earlier.size
                 if earlier.record.includes(record):
                     pending = earlier  # two saves of this process have overtaken each other
                 elif not record.includes(earlier.record):
@@ -130,7 +130,7 @@ class Writer:
                 elif earlier.merge is not None:
                     pending = replace(earlier, record=record)
             self._pending[record.id] = pending
-            self._pending_bytes += _size(pending)
+            self._pending_bytes += pending.size
             if self._pending_bytes > MAX_PENDING_BYTES or self.draining:
                 delay = 0.0
             self._jobs.put(("write", record.id), delay, partial(self._write, record.id), vital=True)
@@ -278,7 +278,7 @@ class Writer:
         self._jobs.cancel(("write", id))
         pending = self._pending.pop(id, None)
         if pending is not None:
-            self._pending_bytes -= _size(pending)
+            self._pending_bytes -= pending.size
 
     def _note(self, written: Record, started: float) -> float | None:
         try:
@@ -319,7 +319,3 @@ class Writer:
         except HotUnavailable:
             return _RETRY_SECONDS
         return None
-
-
-def _size(pending: Pending) -> int:
-    return len(pending.record.payload) + len(pending.loaded)

@@ -21,6 +21,9 @@ CHILDREN = 8
 NAMES = [f"session-{number}" for number in range(64)]
 READS = int(os.environ.get("FORK_READS", "4000"))
 
+#: A race that should be seen at once is run again so often on a busy machine.
+ATTEMPTS = 10
+
 
 @pytest.fixture
 def memcached_reader(memcached):
@@ -102,9 +105,9 @@ def test_children_on_their_parents_memcached_connections_would(memcached_reader,
     monkeypatch.setattr(connections, "getpid", lambda: 0)
     for pool in connections._pools.values():
         monkeypatch.setattr(pool, "_pid", 0)
-    assert wrong_reads(memcached_reader, 4_000) > 0
+    assert any(wrong_reads(memcached_reader, 4_000) for _ in range(ATTEMPTS))
 
 
 def test_children_with_their_parents_boto3_client_would(dynamodb_reader, monkeypatch):
     monkeypatch.setattr(DynamoClient, "_own_maker", lambda client: client._maker)
-    assert wrong_reads(dynamodb_reader, 4_000) > 0
+    assert any(wrong_reads(dynamodb_reader, 4_000) for _ in range(ATTEMPTS))

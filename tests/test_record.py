@@ -106,13 +106,15 @@ def test_a_record_that_agreed_is_clean_and_based_on_itself():
 def test_a_record_ahead_of_a_written_one_is_dirty_since_that_write():
     written = dataclasses.replace(RECORD, version=6, expires=RECORD.expires - 5)
     assert RECORD.ahead_of(written, NOW) == dataclasses.replace(
-        RECORD, base=6, base_expires=written.expires, dirty_since=NOW
+        RECORD, base=6, base_expires=written.expires, dirty_since=NOW, ground=written.payload
     )
 
 
 @pytest.mark.parametrize(("theirs", "version"), [(3, 8), (7, 8), (9, 10)])
 def test_a_record_on_top_of_another_sites_follows_both(theirs, version):
-    other = dataclasses.replace(RECORD, version=theirs, expires=RECORD.expires + 5)
+    other = dataclasses.replace(
+        RECORD, payload=b"theirs", version=theirs, expires=RECORD.expires + 5
+    )
     merged = RECORD.on_top_of(other, b"merged", NOW + 50.5, NOW)
     assert merged == dataclasses.replace(
         RECORD,
@@ -124,6 +126,7 @@ def test_a_record_on_top_of_another_sites_follows_both(theirs, version):
         agreed_at=NOW,
         modified=merged.modified,
         expires=math.ceil(NOW + 50.5),
+        ground=b"theirs",
     )
     # It has what the one who merges had changed, and not what others had.
     assert not merged.includes(RECORD)

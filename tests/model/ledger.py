@@ -183,9 +183,7 @@ class Ledger:
             ours = self._in_hot(process.site, session) | self._pending(process, session)
             lost = ours ^ self._in_some_region(session)
             for change in session.changes:
-                if change.mark in lost and kept == "merged":
-                    change.hidden = True
-                elif change.mark in lost:
+                if change.mark in lost and kept != "merged":
                     change.excuse = f"a conflict, kept: {kept}"
 
     def _nowhere(self) -> list[Change]:

@@ -28,10 +28,6 @@ class Change:
     #: Since when one region has it, and all of them.
     stored: float | None = None
     known: float | None = None
-    #: Another process has merged this site's version with another one's. It had loaded this change
-    #: before DynamoDB had it, so that it looked as if the other site had undone it. It is back as
-    #: soon as its own process has brought it.
-    hidden: bool = False
     #: Why it need not be there any more.
     excuse: str = ""
 
@@ -112,8 +108,7 @@ class View:
                 assert change.removes not in seen, f"G6: {change} came, and half of it did not"
             if change.mark in seen or change.excuse or change.mark in self.session.removed:
                 continue
-            if not change.hidden or change.process is self.process:
-                assert not self.kept_in_hot(change), f"G6: {self.process} lost {change}"
+            assert not self.kept_in_hot(change), f"G6: {self.process} lost {change}"
             assert not self._is_stale_without(change), f"G5: {self.process} serves without {change}"
 
     def over(self) -> None:
