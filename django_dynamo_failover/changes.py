@@ -57,6 +57,11 @@ class Pending:
         )
 
 
+def of_others(record: Record, merge: Merge | None) -> Pending | None:
+    """Return a change of other processes as if it were ours; None if it cannot be merged."""
+    return Pending(record, record.ground, merge) if merge and record.ground else None
+
+
 class Change:
     """What one request changed, ready to be put onto what others saved meanwhile."""
 

@@ -141,7 +141,7 @@ class Reconciler:
         """Make a live hot entry agree with DynamoDB; return what stands now, None if it is over.
 
         The lease begins anew. The hot entry is replaced by compare-and-swap only. ``pending`` is
-        what this process has of it: without, a conflict keeps one side whole.
+        what DynamoDB lacks, and how to merge it: without, a conflict keeps one side whole.
         """
         record, token = answer.record, answer.token
         assert record is not None

@@ -22,7 +22,7 @@ from .exceptions import (
 from .fallback import OldEngine, draft_of
 from .keys import is_well_formed, label, storage_id
 from .merge import merge
-from .payload import USER_ID, Login, PayloadCodec, Serializer, login_of
+from .payload import USER_ID, Login, Merge, PayloadCodec, Serializer, login_of
 
 
 class SessionStore(SessionBase):
@@ -134,7 +134,7 @@ class SessionStore(SessionBase):
         try:
             if must_create or self._held is None:
                 return run.store.create(id, draft, fresh=self._fresh_key == self.session_key)
-            merging = partial(_merge, run.codec, self.session_key or "", self.serializer())
+            merging = self._merging(run, self.session_key or "")
             return run.store.save(id, draft, self._held, merging)
         except SessionExists:
             raise CreateError from None
@@ -213,9 +213,13 @@ class SessionStore(SessionBase):
         id = self._id(session_key)
         if session_key is None or id is None:
             return None
-        if run.old_engine is None or not self.looks_elsewhere:
-            return run.store.load(id)
-        return run.store.load(id, partial(self._look_elsewhere, session_key, run.old_engine))
+        elsewhere = None
+        if run.old_engine is not None and self.looks_elsewhere:
+            elsewhere = partial(self._look_elsewhere, session_key, run.old_engine)
+        return run.store.load(id, elsewhere, lambda: self._merging(run, session_key))
+
+    def _merging(self, run: runtime.Runtime, session_key: str) -> Merge:
+        return partial(_merge, run.codec, session_key, self.serializer())
 
     def _look_elsewhere(self, session_key: str, old_engine: OldEngine) -> Draft | None:
         found = old_engine.take(session_key)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from .adopting import Adopter
-from .changes import Draft, Held
+from .changes import Draft, Held, of_others
 from .cold import ColdTier
 from .conf import Config
 from .exceptions import (
@@ -37,6 +37,9 @@ _RENEW_AFTER = 2 / 3
 
 #: Asked for a session of which neither tier has a trace: returns one to begin with, if any.
 Elsewhere = Callable[[], Draft | None]
+
+#: Asked for what merges three payloads of the session, where that is needed.
+Merging = Callable[[], Merge]
 
 #: That part differs by up to this much, so that sessions restored together do not stay in step.
 _RENEW_SPREAD = 1 / 6
@@ -79,16 +82,19 @@ class TieredStore:
         self._over = Recent(_OVER_SECONDS, _MOST_OVER, clock=now)
         self._saver = Saver(config, hot, cold, reconciler, writer, self._reads, metrics, now=now)
 
-    def load(self, id: str, elsewhere: Elsewhere | None = None) -> Held | None:
+    def load(
+        self, id: str, elsewhere: Elsewhere | None = None, merging: Merging | None = None
+    ) -> Held | None:
         """Return a session, None if it is proven that there is none.
 
         One hot round trip, and no DynamoDB request while the lease of the hot entry holds.
-        What ``elsewhere`` returns is stored, unless the session has ended here. Raises
+        What ``elsewhere`` returns is stored, unless the session has ended here. ``merging`` is for
+        a conflict that is found at a renewal: without, one side stands as a whole. Raises
         ``SessionUnavailable``.
         """
         self._writer.listen()
         try:
-            held = self._load(id, elsewhere)
+            held = self._load(id, elsewhere, merging)
             if held is not None and self._fleet.has_ended(held.record):
                 self._reconciler.end(held.record)
                 return None
@@ -168,7 +174,7 @@ class TieredStore:
         except HotUnavailable:
             return False
 
-    def _load(self, id: str, elsewhere: Elsewhere | None) -> Held | None:
+    def _load(self, id: str, elsewhere: Elsewhere | None, merging: Merging | None) -> Held | None:
         try:
             answer = self._hot.get(id)
         except HotUnavailable:
@@ -188,12 +194,12 @@ class TieredStore:
                 return None
             record = answer.record
         if not self._is_trusted(record, now):
-            return self._renew(answer, record)
+            return self._renew(answer, record, merging)
         self._metrics.count("hot_hits")
         if self._cold.exists and now > record.agreed_at + self._lease * _RENEW_AFTER:
             spread = _RENEW_SPREAD * int(id[:4], 16) / 0x10000
             if now > record.agreed_at + self._lease * (_RENEW_AFTER + spread):
-                self._writer.renew_later(id)
+                self._writer.renew_later(id, merging() if merging else None)
         return Held(record, answer.token)
 
     def _bring(self, id: str, answer: HotAnswer) -> HotAnswer:
@@ -215,10 +221,12 @@ class TieredStore:
             return True
         return now < record.agreed_at + self._lease and self._hot.trusts(record)
 
-    def _renew(self, answer: HotAnswer, record: Record) -> Held | None:
+    def _renew(self, answer: HotAnswer, record: Record, merging: Merging | None) -> Held | None:
         if not self._cold.exists:
             return None  # it has expired: nothing else ends trust without a cold tier
         pending = self._writer.change(record.id)
+        if pending is None and merging is not None:
+            pending = of_others(record, merging())
         try:
             renewed = self._reads.run(
                 ("renew", record.id), lambda: self._reconciler.renew(answer, pending)

@@ -10,13 +10,14 @@ from dataclasses import replace
 from functools import partial
 
 from . import signals
-from .changes import Pending
+from .changes import Pending, of_others
 from .cold import ColdTier
 from .exceptions import ColdUnavailable, HotUnavailable, SessionUnreadable
 from .fleet import Fleet
-from .hot import HotAnswer, HotTier, State
+from .hot import HotAnswer, HotTier
 from .keys import label
 from .metrics import Metrics
+from .payload import Merge
 from .reconcile import Reconciler
 from .record import Record
 from .scheduler import Scheduler
@@ -160,10 +161,10 @@ class Writer:
         self.settled(written)
         self._jobs.put(("note", written.id), 0.0, partial(self._note, written, started))
 
-    def renew_later(self, id: str) -> None:
-        """Renew the lease of a session before its user has to wait for it."""
+    def renew_later(self, id: str, merge: Merge | None = None) -> None:
+        """Renew the lease of a session before its user has to wait for it. See ``of_others``."""
         if self._background and self._hot.atomic and ("renew", id) not in self._jobs:
-            self._jobs.put(("renew", id), 0.0, partial(self._renew, id))
+            self._jobs.put(("renew", id), 0.0, partial(self._renew, id, merge))
 
     def revoke_later(self, id: str, expires: int, *, told: bool) -> None:
         """Tell every region of a logout as soon as it answers. ``told``: one of them knows."""
@@ -287,11 +288,12 @@ class Writer:
             return _RETRY_SECONDS
         return None
 
-    def _renew(self, id: str) -> None:
+    def _renew(self, id: str, merge: Merge | None) -> None:
         try:
             answer: HotAnswer = self._hot.get(id)
-            if answer.state is State.LIVE:
-                self._reconciler.renew(answer, self.change(id))
+            if answer.record is not None:
+                pending = self.change(id) or of_others(answer.record, merge)
+                self._reconciler.renew(answer, pending)
         except (HotUnavailable, ColdUnavailable, SessionUnreadable):
             pass  # the next hit asks again; past the lease the request does it itself
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from django_dynamo_failover.changes import Change, Draft, Held, Pending, merge_over
+from django_dynamo_failover.changes import Change, Draft, Held, Pending, merge_over, of_others
 from django_dynamo_failover.merge import merge
 from django_dynamo_failover.metrics import Metrics
 from django_dynamo_failover.record import MAX_GROUND_BYTES, new_record
@@ -88,6 +88,18 @@ def test_a_change_from_clean_ground_is_merged_three_ways(stored):
     theirs = elsewhere(stored, NOW + 1, a=3, b=1, c=1)
     mine = Pending(ours, stored.payload, merged, stored.ground)
     assert data(mine.merged(ours, theirs)) == {"a": 3, "b": 2, "c": 1}
+
+
+@pytest.mark.parametrize("at", [NOW + 1, LATER], ids=["earlier", "later"])
+def test_what_others_changed_is_merged_as_if_it_were_ours(stored, ours, at):
+    theirs = elsewhere(stored, at, a=1, b=3, c=3)
+    stands = 3 if at == LATER else 2
+    assert data(of_others(ours, merged).merged(ours, theirs)) == {"a": 2, "b": stands, "c": 3}
+
+
+def test_what_others_changed_is_not_merged_without_a_merge_or_its_ground(stored, ours):
+    assert of_others(ours, None) is None
+    assert of_others(stored, merged) is None
 
 
 def test_nothing_merges_without_a_merge(stored, ours):
