@@ -6,8 +6,12 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings
+from django.contrib.auth.middleware import AuthenticationMiddleware
+from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.backends.cache import SessionStore as CacheStore
 from django.contrib.sessions.backends.cached_db import SessionStore as CachedDbStore
+from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
+from django.core.cache import caches
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.utils.module_loading import import_string
 
@@ -28,7 +32,14 @@ _UNPICKLING = {
     "django.core.cache.backends.memcached.PyMemcacheCache",
     "django.core.cache.backends.memcached.PyLibMCCache",
     "django.core.cache.backends.redis.RedisCache",
+    "django.core.cache.backends.db.DatabaseCache",
+    "django.core.cache.backends.filebased.FileBasedCache",
 }
+#: OPTIONS of pymemcache and of django-redis.
+_HIDING = ("ignore_exc", "ignore_failures", "IGNORE_EXCEPTIONS")
+
+#: Middlewares that look at the session, and so come after it.
+_USING_SESSIONS = (AuthenticationMiddleware, MessageMiddleware)
 
 
 @register(Tags.security)
@@ -50,14 +61,29 @@ def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
 
 
 def _check_middleware() -> Iterator[CheckMessage]:
-    if any(map(_is_ours, settings.MIDDLEWARE)):
+    paths = settings.MIDDLEWARE
+    ours = [number for number, path in enumerate(paths) if _is(path, SessionMiddleware)]
+    if not ours:
+        yield _error(
+            "E004",
+            "MIDDLEWARE lacks the session middleware of django_dynamo_failover.",
+            f"Put {MIDDLEWARE!r} in place of {_DJANGO_MIDDLEWARE!r}. Django's own answers 500 "
+            "when neither tier can answer.",
+        )
         return
-    yield _error(
-        "E004",
-        "MIDDLEWARE lacks the session middleware of django_dynamo_failover.",
-        f"Put {MIDDLEWARE!r} in place of {_DJANGO_MIDDLEWARE!r}. Django's own answers 500 "
-        "when neither tier can answer.",
-    )
+    if sum(_is(path, DjangoSessionMiddleware) for path in paths) > 1:
+        yield _error(
+            "E009",
+            "MIDDLEWARE has more than one session middleware.",
+            f"Keep {paths[ours[0]]!r}; with two of them each request saves its session twice.",
+        )
+    early = [path for path in paths[: ours[0]] if _is(path, _USING_SESSIONS)]
+    if early:
+        yield _error(
+            "E010",
+            f"MIDDLEWARE has {early[0]!r} before the session middleware.",
+            f"Put {paths[ours[0]]!r} before it: it looks at the session.",
+        )
 
 
 def _check_cache() -> Iterator[CheckMessage]:
@@ -69,8 +95,26 @@ def _check_cache() -> Iterator[CheckMessage]:
             f'Add CACHES[{alias!r}] with "BACKEND": {CACHE!r} and a "LOCATION".',
         )
         return
-    options: Any = settings.CACHES[alias]
-    backend = options.get("BACKEND", "")
+    cache: Any = settings.CACHES[alias]
+    backend = cache.get("BACKEND", "")
+    try:
+        caches.create_connection(alias)  # connects to nothing yet
+    except Exception as error:
+        # Any backend may be set, so any error may come.
+        yield _error(
+            "E011",
+            f"CACHES[{alias!r}] makes no cache: {type(error).__name__}: {error}",
+            "Correct its BACKEND, LOCATION and OPTIONS.",
+        )
+        return
+    hiding = [name for name in _HIDING if (cache.get("OPTIONS") or {}).get(name)]
+    if hiding:
+        yield _warning(
+            "W006",
+            f"CACHES[{alias!r}] has the option {hiding[0]!r}, which makes an outage look like a "
+            "miss.",
+            f"Remove it, or use {CACHE!r}.",
+        )
     if backend in _NOT_SHARED and not settings.DEBUG:
         yield _warning(
             "W001",
@@ -80,8 +124,8 @@ def _check_cache() -> Iterator[CheckMessage]:
     elif backend in _UNPICKLING:
         yield _warning(
             "W002",
-            f"The hot tier is a {backend.rpartition('.')[2]}, which unpickles what its server "
-            "holds, has no compare-and-swap and may wait for its server for ever.",
+            f"The hot tier is a {backend.rpartition('.')[2]}, which unpickles what it holds, "
+            "has no compare-and-swap and may wait for ever.",
             f"Use {CACHE!r}.",
         )
 
@@ -151,12 +195,12 @@ def _problem_of_fallback(engine: str | None, alias: str | None) -> tuple[str, st
     return None
 
 
-def _is_ours(path: str) -> bool:
+def _is(path: str, kind: type | tuple[type, ...]) -> bool:
     try:
         middleware = import_string(path)
     except ImportError:
         return False
-    return isinstance(middleware, type) and issubclass(middleware, SessionMiddleware)
+    return isinstance(middleware, type) and issubclass(middleware, kind)
 
 
 def _is_callable(path: str) -> bool:

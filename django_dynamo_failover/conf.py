@@ -6,6 +6,7 @@ This module does not read Django's settings; ``runtime`` and ``checks`` pass the
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -118,7 +119,7 @@ def _is_region(value: Any) -> bool:
         isinstance(value, Mapping)
         and set(value) <= {"NAME", "ENDPOINT_URL"}
         and _is_name(value.get("NAME"))
-        and isinstance(value.get("ENDPOINT_URL"), str | None)
+        and (value.get("ENDPOINT_URL") is None or _is_url(value["ENDPOINT_URL"]))
     )
 
 
@@ -128,6 +129,14 @@ def _are_regions(value: Any) -> bool:
         and all(_is_region(region) for region in value)
         and len({_region(region).name for region in value}) == len(value)
     )
+
+
+def _is_url(value: Any) -> bool:
+    return isinstance(value, str) and re.match("https?://.", value) is not None
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[a-zA-Z0-9_.-]{3,255}", value) is not None
 
 
 def _is_name(value: Any) -> bool:
@@ -164,7 +173,10 @@ _POSITIVE = (_is_number(0, above=True), "a number of seconds above 0")
 _NOT_NEGATIVE = (_is_number(0), "a number of seconds, 0 or more")
 
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "TABLE": (_is_name, "the name of a DynamoDB table"),
+    "TABLE": (
+        _is_table,
+        "the name of a DynamoDB table: 3 to 255 letters, digits, hyphens, underscores and dots",
+    ),
     "REGIONS": (
         _are_regions,
         'a list of different regions, nearest first: "us-east-1" or '

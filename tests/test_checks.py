@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from django.core import checks as django_checks
@@ -102,6 +103,34 @@ def test_a_middleware_that_builds_upon_ours_is_as_good(site):
     assert found() == []
 
 
+def test_two_session_middlewares_are_e009(site):
+    site.MIDDLEWARE = [MIDDLEWARE, DJANGO_MIDDLEWARE]
+    assert found() == ["E009"]
+
+
+@pytest.mark.parametrize("name", ["auth.middleware.Authentication", "messages.middleware.Message"])
+def test_a_middleware_that_comes_before_the_session_it_looks_at_is_e010(site, name):
+    other = f"django.contrib.{name}Middleware"
+    site.MIDDLEWARE = [other, MIDDLEWARE]
+    assert found() == ["E010"]
+    site.MIDDLEWARE = [MIDDLEWARE, other]
+    assert found() == []
+
+
+@pytest.mark.parametrize(
+    "spoilt", [{"OPTIONS": {"ignore_exc": True}}, {"BACKEND": "no.such.Cache"}, {"LOCATION": []}]
+)
+def test_a_cache_that_cannot_be_made_is_e011(site, spoilt):
+    site.CACHES = {**site.CACHES, "sessions": {**GOOD_CACHE, **spoilt}}
+    assert found() == ["E011"]
+
+
+def test_an_option_that_hides_outages_is_w006(site):
+    own = {"BACKEND": f"{__name__}.OwnCache", "OPTIONS": {"IGNORE_EXCEPTIONS": True}}
+    site.CACHES = {**site.CACHES, "sessions": own}
+    assert found() == ["W006"]
+
+
 def test_an_alias_without_a_cache_is_e005(site):
     site.SESSION_CACHE_ALIAS = "redis"
     assert found() == ["E005"]
@@ -188,11 +217,10 @@ def test_while_developing_a_cache_of_one_process_will_do(site):
     assert found() == []
 
 
-@pytest.mark.parametrize(
-    "name", ["memcached.PyMemcacheCache", "memcached.PyLibMCCache", "redis.RedisCache"]
-)
-def test_a_cache_that_unpickles_is_w002(site, name):
-    site.CACHES = {"sessions": {"BACKEND": f"django.core.cache.backends.{name}"}}
+@pytest.mark.parametrize("name", sorted(checks._UNPICKLING))
+def test_a_cache_that_unpickles_is_w002(site, name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pylibmc", SimpleNamespace(NotFound=KeyError, Client=None))
+    site.CACHES = {"sessions": {"BACKEND": name, "LOCATION": "anywhere"}}
     assert found() == ["W002"]
 
 
