@@ -17,7 +17,7 @@ MAX_LINES = 350
 # loads by its name in CACHES.
 LAYERS = [
     {"exceptions", "keys", "breaker", "limiter", "metrics", "signals", "merge"},
-    {"scheduler", "singleflight", "recent"},
+    {"scheduler", "singleflight", "recent", "reasons"},
     {"conf", "record", "orders", "budget", "checkpoint"},
     {"payload"},
     {"changes"},
@@ -25,19 +25,21 @@ LAYERS = [
     {"guarded", "dynamo_client"},
     {"hot", "dynamo"},
     {"cold", "dynamo_admin", "fleet", "clearing"},
-    {"reader"},
+    {"reader", "dynamo_health"},
     {"reconcile"},
     {"adopting", "writer"},
     {"saving"},
     {"store"},
     {"runtime"},
-    {"sessions", "health"},
+    {"sessions"},
     {"asgi", "importing", "middleware", "moving_out", "users"},
-    {"checks", "models", "views"},
+    {"checks", "models"},
+    {"health"},
+    {"views"},
     {"admin", "apps", "urls", "management"},
 ]
 BESIDE = {"cache": {"memcached"}, "memcached": {"exceptions"}, "": set()}
-SURFACE = LAYERS[-3] | LAYERS[-2] | LAYERS[-1]
+SURFACE = set().union(*LAYERS[LAYERS.index({"sessions"}) + 1 :])
 
 # Who alone may import what is not ours.
 RESERVED = {

@@ -15,26 +15,10 @@ from django.core.management.base import (
 )
 
 from django_dynamo_failover import runtime
-from django_dynamo_failover.exceptions import ColdUnavailable
 from django_dynamo_failover.fleet import Fleet
 
 FOUND_A_PROBLEM = 1
 COULD_NOT_ASK = 2
-
-# What DynamoDB or boto3 calls it: what to say of it.
-_REASONS = {
-    "AccessDeniedException": "these AWS credentials lack the permission",
-    "ConnectTimeoutError": "cannot be reached",
-    "CredentialRetrievalError": "the AWS credentials cannot be retrieved",
-    "EndpointConnectionError": "cannot be reached",
-    "ExpiredTokenException": "the AWS credentials have expired",
-    "NoCredentialsError": "no AWS credentials found",
-    "PartialCredentialsError": "the AWS credentials are incomplete",
-    "ReadTimeoutError": "does not answer",
-    "ResourceNotFoundException": "there is no such table: run createtable_dynamo",
-    "UnrecognizedClientException": "AWS does not know these credentials",
-    "not ready yet": "the AWS credentials are still being looked up",
-}
 
 
 class _HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -102,13 +86,6 @@ def unheard(fleet: Fleet) -> str:
     return (
         " A server of the cache does not answer: those that tell of themselves there are missing."
     )
-
-
-def explain(error: ColdUnavailable) -> str:
-    """Return what a person can do something with."""
-    text = str(error)
-    operation, _, code = text.partition(": ")
-    return f"{_REASONS[code]} ({operation}: {code})" if code in _REASONS else text
 
 
 def seconds(text: str) -> float:

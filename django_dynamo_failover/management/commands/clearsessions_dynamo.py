@@ -22,6 +22,7 @@ from django_dynamo_failover.dynamo_admin import TableState, look_at
 from django_dynamo_failover.exceptions import ColdUnavailable
 from django_dynamo_failover.management import base
 from django_dynamo_failover.management.progress import ProgressBar
+from django_dynamo_failover.reasons import explain
 
 _EXAMPLE = """\
 example, every night where the table has no TTL, at the cost of at most 200 write units a second:
@@ -231,7 +232,7 @@ def _reported(table: DynamoTable) -> Iterator[None]:
         yield
     except ColdUnavailable as error:
         raise CommandError(
-            f"{table.name}: {base.explain(error)}", returncode=base.COULD_NOT_ASK
+            f"{table.name}: {explain(error)}", returncode=base.COULD_NOT_ASK
         ) from None
     except (CheckpointUnfit, OSError) as error:
         raise CommandError(str(error), returncode=base.FOUND_A_PROBLEM) from None

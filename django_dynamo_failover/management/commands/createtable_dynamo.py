@@ -17,10 +17,10 @@ from django_dynamo_failover.management.base import (
     COULD_NOT_ASK,
     FOUND_A_PROBLEM,
     DynamoCommand,
-    explain,
     no_cold_tier,
     settings_errors,
 )
+from django_dynamo_failover.reasons import explain
 
 _EXAMPLE = """\
 example:

@@ -27,6 +27,7 @@ from django_dynamo_failover.importing import (
     count,
 )
 from django_dynamo_failover.management import base
+from django_dynamo_failover.reasons import explain
 from django_dynamo_failover.sessions import SessionStore
 
 _EXAMPLE = """\
@@ -179,7 +180,7 @@ def _failures(importer: Importer) -> Iterator[None]:
     try:
         yield
     except ColdUnavailable as error:
-        message = f"{importer.table.name}: {base.explain(error)}"
+        message = f"{importer.table.name}: {explain(error)}"
         raise CommandError(message, returncode=base.COULD_NOT_ASK) from None
     except DatabaseFailure as error:
         message = f"The database of {importer.engine.path}: {type(error).__name__}: {error}"
