@@ -14,7 +14,8 @@ from .record import ColdAnswer, ColdItem
 #: DynamoDB's own limit, which counts the names of the attributes too.
 MAX_ITEM_BYTES = 400 * 1024
 
-_REVOKED = "revoked:"
+#: Before the id of a session: the id of its revocation.
+REVOKED = "revoked:"
 _USER = "user:"
 _SCAN_PAGE_ITEMS = 250  # at 1 KB each 32 read units; a page of 1 MB would take 128 at once
 
@@ -82,17 +83,17 @@ class DynamoTable:
         an item that is not of the form that this class writes.
         """
         user = _USER + owner if owner else None
-        found = self._read([id, _REVOKED + id, *([user] if user else [])], until)
+        found = self.read_items([id, REVOKED + id, *([user] if user else [])], until)
         item = found.get(id)
         return ColdAnswer(
             item=None if item is None else _to_item(item),
-            revoked=_REVOKED + id in found,
+            revoked=REVOKED + id in found,
             logins_over=_before(found.get(user)) if user else 0.0,
         )
 
     def read_user(self, owner: str, until: float) -> float:
         """Return before when a user's logins are over, 0 if they never were. See ``read``."""
-        return _before(self._read([_USER + owner], until).get(_USER + owner))
+        return _before(self.read_items([_USER + owner], until).get(_USER + owner))
 
     def put_new(self, item: ColdItem, now: float, until: float) -> None:
         """Write the item of a new session.
@@ -127,7 +128,7 @@ class DynamoTable:
 
     def revoke(self, id: str, expires: int, until: float) -> None:
         """Delete the item of a session and leave a revocation until ``expires``, in one request."""
-        revocation = {"id": {"S": _REVOKED + id}, "expires": _n(expires)}
+        revocation = {"id": {"S": REVOKED + id}, "expires": _n(expires)}
         left: list[Any] = [
             {"DeleteRequest": {"Key": _key(id)}},
             {"PutRequest": {"Item": revocation}},
@@ -198,7 +199,8 @@ class DynamoTable:
         )
         return _units(answer)
 
-    def _read(self, ids: list[str], until: float) -> dict[str, Mapping[str, Any]]:
+    def read_items(self, ids: list[str], until: float) -> dict[str, Mapping[str, Any]]:
+        """Return the attributes of those of these items that there are: one consistent read."""
         found: dict[str, Mapping[str, Any]] = {}
         missing = [_key(id) for id in ids]
         tries = 0

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 Ttl = Literal["enabled", "was enabled", "unknown to the server", "refused by the server"]
 
 _KEY = "id"
-_TTL = "expires"
-_TTL_ON = ("ENABLED", "ENABLING")
+TTL_ATTRIBUTE = "expires"
+TTL_ON = ("ENABLED", "ENABLING")
 _STEP_SECONDS = 4.0  # for one answer, also where nobody is there to give one
 _FIRST_POLL = 0.05
 _LONGEST_POLL = 1.0
@@ -54,7 +54,7 @@ def look_at(table: DynamoTable) -> TableState:
     ttl = _ask_if_allowed(table, "DescribeTimeToLive", _describe_ttl(table.table))
     return TableState(
         items=described and (described["ItemCount"] or None),
-        ttl=ttl and ttl["TimeToLiveStatus"] in _TTL_ON and ttl["AttributeName"] == _TTL,
+        ttl=ttl and ttl["TimeToLiveStatus"] in TTL_ON and ttl["AttributeName"] == TTL_ATTRIBUTE,
         strong_consistency=bool(described) and described.get("MultiRegionConsistency") == "STRONG",
     )
 
@@ -84,15 +84,15 @@ def make_table(table: DynamoTable, until: float, say: Callable[[str], None]) -> 
         say("table is being created")
     description = _wait_until_active(table, until)
     say("table is created" if created else "table exists")
-    _check_key(description)
+    check_key(description)
     ttl = _turn_ttl_on(table)
     say(_TTL_LINES[ttl])
     return TableMade(created=created, ttl=ttl)
 
 
 _TTL_LINES: dict[Ttl, str] = {
-    "enabled": f"TTL is turned on for {_TTL!r}",
-    "was enabled": f"TTL is on for {_TTL!r}",
+    "enabled": f"TTL is turned on for {TTL_ATTRIBUTE!r}",
+    "was enabled": f"TTL is on for {TTL_ATTRIBUTE!r}",
     "unknown to the server": "TTL is unknown to this server: clearsessions_dynamo does its work",
     "refused by the server": "TTL is refused for this table: clearsessions_dynamo does its work",
 }
@@ -151,7 +151,8 @@ def _wait_until_active(table: DynamoTable, until: float) -> Any:
         pause = min(pause * 1.5, _LONGEST_POLL)
 
 
-def _check_key(description: Any) -> None:
+def check_key(description: Any) -> None:
+    """Raise ``TableUnfit`` unless the key of a described table is that of a session table."""
     types = {d["AttributeName"]: d["AttributeType"] for d in description["AttributeDefinitions"]}
     key = [(part["AttributeName"], part["KeyType"]) for part in description["KeySchema"]]
     if key != [(_KEY, "HASH")]:
@@ -179,11 +180,11 @@ def _turn_ttl_on(table: DynamoTable) -> Ttl:
 
 def _ttl_is_on(table: DynamoTable) -> bool:
     state = _ask(table, "DescribeTimeToLive", _describe_ttl(table.table))
-    if state is None or state["TimeToLiveStatus"] not in _TTL_ON:
+    if state is None or state["TimeToLiveStatus"] not in TTL_ON:
         return False
-    if state["AttributeName"] != _TTL:
+    if state["AttributeName"] != TTL_ATTRIBUTE:
         raise TableUnfit(
-            f"TTL is on for {state['AttributeName']!r}; it must be for {_TTL!r}."
+            f"TTL is on for {state['AttributeName']!r}; it must be for {TTL_ATTRIBUTE!r}."
             " Turn it off for the one, wait an hour, and run this again"
         )
     return True
@@ -206,7 +207,7 @@ def _enable_ttl(name: str) -> Callable[["DynamoDBClient"], Ttl | None]:
         try:
             client.update_time_to_live(
                 TableName=name,
-                TimeToLiveSpecification={"Enabled": True, "AttributeName": _TTL},
+                TimeToLiveSpecification={"Enabled": True, "AttributeName": TTL_ATTRIBUTE},
             )
         except client.exceptions.ClientError as error:
             if _code(error) == "UnknownOperationException":  # dynalite, though it describes TTL

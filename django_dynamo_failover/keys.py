@@ -49,6 +49,10 @@ class Keyring:
         self._cold_macs = [_mac(root, b"cold item", TAG_BYTES) for root in roots]
         self._payload_macs = [_mac(root, b"payload", 32) for root in roots]
         self._owner_macs = [_mac(root, b"owner", TAG_BYTES) for root in roots]
+        fingerprints = [_mac(root, b"fingerprint", TAG_BYTES) for root in roots]
+        #: Tell whether another site has the same secrets, and nothing else: 32 hex digits for each
+        #: secret, the current one first. They sign nothing.
+        self.fingerprints = tuple(mac.hexdigest() for mac in fingerprints)
 
     def new_session_key(self) -> str:
         """Return a new session key: 22 random characters and 10 of a MAC over them."""

@@ -119,11 +119,23 @@ def tables(config: Config, attempts: int | None = None) -> list[DynamoTable]:
     ]
 
 
+def keyring() -> Keyring:
+    """Return the secrets of this site."""
+    return Keyring([settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS])
+
+
+def hot_tier(
+    keyring: Keyring, metrics: Metrics, make_breaker: Callable[[], Breaker] = Breaker
+) -> HotTier:
+    """Return the hot tier of this site, with breakers of its own."""
+    alias = settings.SESSION_CACHE_ALIAS
+    return HotTier(lambda: caches[alias], keyring, metrics, make_breaker)
+
+
 def build(config: Config) -> Runtime:
     """Return a runtime of its own. Starts nothing."""
-    alias = settings.SESSION_CACHE_ALIAS
     metrics = Metrics()
-    keyring = Keyring([settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS])
+    keys = keyring()
     breakers: list[tuple[str, Breaker]] = []
 
     def make_breaker(tier: str, threshold: int) -> Breaker:
@@ -132,7 +144,7 @@ def build(config: Config) -> Runtime:
         breakers.append((tier, breaker))
         return breaker
 
-    hot = HotTier(lambda: caches[alias], keyring, metrics, lambda: make_breaker("hot", 1))
+    hot = hot_tier(keys, metrics, lambda: make_breaker("hot", 1))
     regions = [
         # A call has had a second attempt already; even so one failure is not yet an outage.
         GuardedRegion(
@@ -144,16 +156,16 @@ def build(config: Config) -> Runtime:
         for table in tables(config)
     ]
     cold = ColdTier(regions, metrics, deadline=config.deadline)
-    reconciler = Reconciler(hot, cold, keyring, metrics, lease=config.write_interval)
-    adopter = Adopter(cold, reconciler, keyring, metrics, lease=config.write_interval)
+    reconciler = Reconciler(hot, cold, keys, metrics, lease=config.write_interval)
+    adopter = Adopter(cold, reconciler, keys, metrics, lease=config.write_interval)
     fleet = Fleet(hot, site=config.site)
     writer = Writer(reconciler, hot, cold, fleet, metrics, background=config.background)
     for tier, breaker in breakers:
         breaker.on_change = partial(_changed, tier, writer)
     return Runtime(
         config=config,
-        keyring=keyring,
-        codec=PayloadCodec(keyring, config.encrypt),
+        keyring=keys,
+        codec=PayloadCodec(keys, config.encrypt),
         store=TieredStore(config, hot, cold, reconciler, adopter, fleet, writer, metrics),
         cold=cold,
         fleet=fleet,
