@@ -1,0 +1,193 @@
+"""What a health check asks of the table in one region: its state, its clock, who shares it."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+from .dynamo import DynamoTable
+from .dynamo_admin import TTL_ATTRIBUTE, TTL_ON, TableUnfit, check_key
+from .exceptions import ColdMisconfigured, Unreadable
+from .reasons import code_of
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+#: The id of the item in which each site notes itself. No session has it: their ids are hashes.
+_SITES = "sites"
+_SITE = "site:"  # before the label of a site: the name of its attribute in that item
+
+_NOT_TOLD = ("AccessDeniedException", "UnknownOperationException")
+
+
+class Clock:
+    """By how many seconds this machine is ahead of a region, from the date of its last answer.
+
+    None before there was one. A date has no fractions: half a second more or less means nothing.
+    """
+
+    ahead: float | None = None
+
+    def note(self, answer: Mapping[str, Any], asked_at: float) -> None:
+        """Note the date of an answer, also of a refusal. ``asked_at`` is in epoch seconds."""
+        date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+        try:
+            theirs = parsedate_to_datetime(date).timestamp() + 0.5
+        except (TypeError, ValueError):
+            return
+        self.ahead = (asked_at + time.time()) / 2 - theirs
+
+
+@dataclass(frozen=True, slots=True)
+class TableView:
+    """What DynamoDB says of a table; None for what it does not say to these credentials.
+
+    ``unfit`` is why the key of the table is wrong, "" if it is right. ``replicas`` has the state of
+    the table in each other region. ``ttl`` is whether what has expired is deleted, ``recovery``
+    whether the table can be put back to any second of the last weeks.
+    """
+
+    status: str | None
+    unfit: str | None
+    replicas: Mapping[str, str] | None
+    strong_consistency: bool
+    ttl: bool | None
+    recovery: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A site as it has noted itself: ``fingerprints`` of its secrets, the current one first.
+
+    ``seen`` is when, in epoch seconds.
+    """
+
+    label: str
+    fingerprints: tuple[str, ...]
+    seen: float
+
+
+def view(table: DynamoTable, clock: Clock, until: float) -> TableView:
+    """Return the state of a table, and note the clock of its region, even if that refuses.
+
+    Raises ``ColdUnavailable``; its "ResourceNotFoundException" means that there is no table.
+    """
+    name = table.table
+
+    def describe(client: "DynamoDBClient") -> Any:
+        asked_at = time.time()
+        try:
+            answer = client.describe_table(TableName=name)
+        except client.exceptions.ClientError as error:
+            clock.note(error.response, asked_at)
+            raise
+        clock.note(answer, asked_at)
+        return answer["Table"]
+
+    described = _told(table, "DescribeTable", describe, until)
+    ttl = _told(
+        table,
+        "DescribeTimeToLive",
+        lambda client: client.describe_time_to_live(TableName=name)["TimeToLiveDescription"],
+        until,
+    )
+    backups = _told(
+        table,
+        "DescribeContinuousBackups",
+        lambda client: client.describe_continuous_backups(TableName=name),
+        until,
+    )
+    return TableView(
+        status=described and described["TableStatus"],
+        unfit=described and _unfit(described),
+        replicas=described and _replicas(described),
+        strong_consistency=bool(described) and described.get("MultiRegionConsistency") == "STRONG",
+        ttl=ttl and ttl["TimeToLiveStatus"] in TTL_ON and ttl["AttributeName"] == TTL_ATTRIBUTE,
+        recovery=backups and _recovers(backups),
+    )
+
+
+def read_sites(table: DynamoTable, until: float) -> list[Site]:
+    """Return the sites that have noted themselves. Raises ``ColdUnavailable``, ``Unreadable``."""
+    item = table.read_items([_SITES], until).get(_SITES, {})
+    return [
+        _site(name.removeprefix(_SITE), value)
+        for name, value in item.items()
+        if name.startswith(_SITE)
+    ]
+
+
+def note_site(
+    table: DynamoTable, site: Site, forget: Iterable[str], expires: int, until: float
+) -> None:
+    """Note a site, and forget the sites with these labels. Raises ``ColdUnavailable``.
+
+    The note of another site that is written in another region within the same second may get
+    lost, as the last writer of an item wins; until that site notes itself again.
+    """
+    names = {"#expires": "expires", "#site": _SITE + site.label}
+    gone = {f"#gone{number}": _SITE + label for number, label in enumerate(forget)}
+    values: dict[str, Any] = {
+        ":expires": {"N": str(expires)},
+        ":site": {
+            "M": {
+                "keys": {"L": [{"S": fingerprint} for fingerprint in site.fingerprints]},
+                "seen": {"N": repr(site.seen)},
+            }
+        },
+    }
+    expression = "SET #expires = :expires, #site = :site"
+    if gone:
+        expression += f" REMOVE {', '.join(gone)}"
+    table.client.call(
+        "UpdateItem",
+        lambda client: client.update_item(
+            TableName=table.table,
+            Key={"id": {"S": _SITES}},
+            UpdateExpression=expression,
+            ExpressionAttributeNames={**names, **gone},
+            ExpressionAttributeValues=values,
+        ),
+        until,
+    )
+
+
+def _told(
+    table: DynamoTable, operation: str, ask: Callable[["DynamoDBClient"], Any], until: float
+) -> Any:
+    """Return the answer, None if that is not for these credentials, or unknown to the server."""
+    try:
+        return table.client.call(operation, ask, until)
+    except ColdMisconfigured as error:
+        if code_of(error) in _NOT_TOLD:
+            return None
+        raise
+
+
+def _unfit(described: Any) -> str:
+    try:
+        check_key(described)
+    except TableUnfit as error:
+        return str(error)
+    return ""
+
+
+def _replicas(described: Any) -> dict[str, str]:
+    return {
+        replica["RegionName"]: replica.get("ReplicaStatus", "ACTIVE")
+        for replica in described.get("Replicas", ())
+    }
+
+
+def _recovers(backups: Any) -> bool:
+    description = backups["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
+    return bool(description.get("PointInTimeRecoveryStatus") == "ENABLED")
+
+
+def _site(label: str, value: Any) -> Site:
+    try:
+        keys = tuple(key["S"] for key in value["M"]["keys"]["L"])
+        return Site(label, keys, float(value["M"]["seen"]["N"]))
+    except (KeyError, TypeError, ValueError):
+        raise Unreadable("the item of the sites has an unknown form") from None
