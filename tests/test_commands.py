@@ -22,6 +22,7 @@ COMMANDS = {
         "  $ python manage.py revalidatesessions_dynamo\n",
         "--timeout SECONDS",
     ],
+    "healthcheck_dynamo": ["  $ python manage.py healthcheck_dynamo\n", "--timeout SECONDS"],
     "logoutuser_dynamo": ["  $ python manage.py logoutuser_dynamo mia\n", "USERNAME"],
 }
 
@@ -48,7 +49,10 @@ def test_help_has_an_example_and_the_exit_codes(command):
 
 
 @pytest.mark.parametrize("timeout", ["soon", "-1", "inf", "nan", ""])
-@pytest.mark.parametrize("command", [["drainsessions_dynamo", "on"], ["revalidatesessions_dynamo"]])
+@pytest.mark.parametrize(
+    "command",
+    [["drainsessions_dynamo", "on"], ["revalidatesessions_dynamo"], ["healthcheck_dynamo"]],
+)
 def test_a_timeout_is_a_number_of_seconds(command, timeout):
     with pytest.raises(CommandError, match=r"argument --timeout: invalid seconds value"):
         call_command(*command, f"--timeout={timeout}")

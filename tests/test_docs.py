@@ -4,11 +4,12 @@ import ast
 import dataclasses
 import re
 from pathlib import Path
+from typing import get_args
 
 import django.dispatch
 import pytest
 
-from django_dynamo_failover import checks, conf, signals
+from django_dynamo_failover import checks, conf, health, signals
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "django_dynamo_failover"
@@ -45,6 +46,11 @@ def test_each_check_is_documented_and_no_other():
         r"^``django_dynamo_failover\.([EW]\d{3})``$", page("checks"), re.MULTILINE
     )
     assert sorted(documented) == sorted(ids)
+
+
+def test_each_finding_of_a_health_check_is_documented_and_no_other():
+    documented = re.findall(r"^``([a-z.-]+)``$", page("health"), re.MULTILINE)
+    assert documented == list(get_args(health.FindingId))
 
 
 def test_each_command_is_documented_and_no_other():
