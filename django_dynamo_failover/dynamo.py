@@ -86,7 +86,7 @@ class DynamoTable:
         found = self.read_items([id, REVOKED + id, *([user] if user else [])], until)
         item = found.get(id)
         return ColdAnswer(
-            item=None if item is None else _to_item(item),
+            item=None if item is None else to_item(item),
             revoked=REVOKED + id in found,
             logins_over=_before(found.get(user)) if user else 0.0,
         )
@@ -262,6 +262,11 @@ class DynamoTable:
         )
 
 
+def fits(item: ColdItem) -> bool:
+    """Tell whether an item is not too large for DynamoDB."""
+    return _size(_from_item(item)) <= MAX_ITEM_BYTES
+
+
 def _key(id: str) -> dict[str, Any]:
     return {"id": {"S": id}}
 
@@ -300,7 +305,8 @@ def _from_item(item: ColdItem) -> dict[str, Any]:
     }
 
 
-def _to_item(attributes: Mapping[str, Any]) -> ColdItem:
+def to_item(attributes: Mapping[str, Any]) -> ColdItem:
+    """Return the item of a session. Raises ``Unreadable``."""
     try:
         return ColdItem(
             id=attributes["id"]["S"],

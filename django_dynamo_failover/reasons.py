@@ -1,6 +1,6 @@
 """What a person can do something with, for the errors of DynamoDB and boto3."""
 
-from .exceptions import ColdMisconfigured, ColdUnavailable
+from .exceptions import ColdMisconfigured, ColdUnavailable, FailoverError
 
 # What DynamoDB or boto3 calls it: what to say of it.
 _REASONS = {
@@ -18,7 +18,7 @@ _REASONS = {
 }
 
 
-def explain(error: ColdUnavailable) -> str:
+def explain(error: FailoverError) -> str:
     """Return what a person can do something with."""
     text = str(error)
     operation, _, code = text.partition(": ")

@@ -22,6 +22,7 @@ COMMANDS = {
         "  $ python manage.py revalidatesessions_dynamo\n",
         "--timeout SECONDS",
     ],
+    "drillsessions_dynamo": ["  $ python manage.py drillsessions_dynamo\n", "--sample N"],
     "healthcheck_dynamo": ["  $ python manage.py healthcheck_dynamo\n", "--timeout SECONDS"],
     "logoutuser_dynamo": ["  $ python manage.py logoutuser_dynamo mia\n", "USERNAME"],
 }

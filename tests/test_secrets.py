@@ -6,7 +6,7 @@ import zlib
 import pytest
 
 from django_dynamo_failover import record, runtime
-from django_dynamo_failover.dynamo import _to_item
+from django_dynamo_failover.dynamo import to_item
 from django_dynamo_failover.exceptions import Unreadable
 from django_dynamo_failover.keys import storage_id
 from django_dynamo_failover.payload import PayloadCodec
@@ -104,7 +104,7 @@ class TestEncryption:
         key, other = new_session(site, DATA), new_session(site, {"other": 1})
         keyring = runtime.current().keyring  # all that follows from the SECRET_KEY
         codec, serializer = PayloadCodec(keyring, encrypt=True), site.store().serializer()
-        stolen = record.decode_cold(_to_item(site.items()[storage_id(key)]), keyring, 0)
+        stolen = record.decode_cold(to_item(site.items()[storage_id(key)]), keyring, 0)
         for guess in ("", other, storage_id(key), key[:-1], key.upper()):
             with pytest.raises(Unreadable):
                 codec.loads(stolen.payload, guess, serializer)

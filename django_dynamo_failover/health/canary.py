@@ -119,12 +119,11 @@ def check_in_region(
         trial.make("DeleteItem", lambda: _remove(table, canary, until))
         trial.make("Scan", lambda: table.scan_expired(0.0, 0, _SCAN_SEGMENTS, None, until))
     except FailoverError as error:
-        said = explain(error) if isinstance(error, ColdUnavailable) else str(error)
         yield Finding(
             "session.region",
             "error",
             table.name,
-            f"a session does not get there and back: {said}",
+            f"a session does not get there and back: {explain(error)}",
             "Look at the state and the capacity of the table.",
         )
         return
@@ -155,7 +154,7 @@ def check_replication(
             source.revoke(canary.id, canary.record.expires, until)
             with contextlib.suppress(ColdUnavailable):  # by then it is over in an hour
                 _remove(source, canary, until)
-    except ColdUnavailable as error:
+    except FailoverError as error:
         yield Finding(
             "session.replication",
             "unknown",

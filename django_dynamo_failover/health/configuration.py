@@ -18,6 +18,9 @@ from django_dynamo_failover.sessions import SessionStore
 
 from .report import Finding, Level
 
+#: One lost packet is no outage.
+_ATTEMPTS = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -58,7 +61,7 @@ def _parts() -> Parts:
         codec=PayloadCodec(keyring, config.encrypt),
         serializer=SessionStore().serializer(),
         hot=runtime.hot_tier(keyring, Metrics()),
-        tables=runtime.tables(config),
+        tables=runtime.tables(config, _ATTEMPTS),
     )
 
 

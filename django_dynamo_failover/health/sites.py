@@ -39,13 +39,14 @@ def check_sites(
             ours = Site(label, tuple(fingerprints), now)
             note_site(table, ours, stale, int(now) + _KEPT_SECONDS, until)
     except (ColdUnavailable, Unreadable) as error:
-        said = explain(error) if isinstance(error, ColdUnavailable) else str(error)
         yield Finding(
             "sites.secret-key",
             "unknown",
             "other sites",
-            f"cannot be compared with: {said}",
-            "Allow dynamodb:BatchGetItem and dynamodb:UpdateItem on the table.",
+            f"cannot be compared with: {explain(error)}",
+            "Allow dynamodb:BatchGetItem and dynamodb:UpdateItem on the table."
+            if isinstance(error, ColdUnavailable)
+            else "Delete the item 'sites' from the table, and run this again at each site.",
         )
         return
     known = [site for site in sites if site.seen >= now - _KEPT_SECONDS]
