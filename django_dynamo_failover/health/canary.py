@@ -38,6 +38,8 @@ _LIFETIME_SECONDS = 3600
 #: A part of the table so small that to scan it costs next to nothing.
 _SCAN_SEGMENTS = 1_000_000
 _POLL_SECONDS = 0.05
+#: So long is kept for taking a session away again.
+_REMOVAL_SECONDS = 1.0
 
 _COMES_BACK = "a session comes back as it was stored, and ends"
 _CHANGED = "a session does not come back from it as it was stored"
@@ -148,8 +150,9 @@ def check_replication(
     try:
         _put(source, canary, until)
         began = time.monotonic()
+        patience = min(patience, until - _REMOVAL_SECONDS - began)
         try:
-            seconds = _wait_for(target, canary, min(began + patience, until))
+            seconds = _wait_for(target, canary, began + patience)
         finally:
             source.revoke(canary.id, canary.record.expires, until)
             with contextlib.suppress(ColdUnavailable):  # by then it is over in an hour
@@ -168,7 +171,7 @@ def check_replication(
             "session.replication",
             "error",
             subject,
-            f"a session does not arrive within {patience:g} s: a failover would log everyone out",
+            f"a session does not arrive within {patience:.1f} s: a failover would log everyone out",
             "Make it a global table with a replica in each of REGIONS, not one table in each; if it"
             " is one, look at ReplicationLatency in CloudWatch.",
         )
