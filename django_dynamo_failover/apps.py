@@ -11,4 +11,4 @@ class DynamoFailoverConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the checks."""
-        from . import checks  # noqa: F401
+        from . import checks, deploy_checks  # noqa: F401

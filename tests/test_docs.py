@@ -9,7 +9,7 @@ from typing import get_args
 import django.dispatch
 import pytest
 
-from django_dynamo_failover import checks, conf, health, signals
+from django_dynamo_failover import checks, conf, deploy_checks, health, signals
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "django_dynamo_failover"
@@ -40,8 +40,8 @@ def test_no_setting_is_documented_that_there_is_not():
 
 def test_each_check_is_documented_and_no_other():
     ids = set()
-    for module in (checks, conf):
-        ids |= set(re.findall(r'"([EW]\d{3})"', Path(module.__file__).read_text()))
+    for module in (checks, conf, deploy_checks):
+        ids |= set(re.findall(r'["\.]([EW]\d{3})"', Path(module.__file__).read_text()))
     documented = re.findall(
         r"^``django_dynamo_failover\.([EW]\d{3})``$", page("checks"), re.MULTILINE
     )

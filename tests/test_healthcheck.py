@@ -8,9 +8,11 @@ import time
 from io import StringIO
 
 import pytest
+from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
 from servers import free_port
 
+from django_dynamo_failover.deploy_checks import check_failover
 from django_dynamo_failover.keys import Keyring
 
 from .test_commands import MANAGE
@@ -163,3 +165,33 @@ def test_a_slow_look_for_credentials_is_told_soon(dynamodb):
     assert code == 2
     assert "the AWS credentials " in err
     assert seconds < SOON
+
+
+@pytest.mark.django_db
+def test_as_a_system_check_it_has_to_be_asked_for(place):  # noqa: F811
+    place.deny("PutItem")
+    place.engine.configure(SITE=None)
+
+    def found(**options):
+        ids = [message.id or "" for message in run_checks(**options)]
+        return [id for id in ids if id.startswith("django_dynamo_failover.")]
+
+    assert found(databases=["default"]) == []
+    assert found(include_deployment_checks=True) == []
+    ids = found(include_deployment_checks=True, databases=["default"], tags=["dynamo"])
+    assert ids == ["django_dynamo_failover.E101"] * 2 + ["django_dynamo_failover.W101"]
+
+
+def test_a_system_check_says_what_to_do(place):  # noqa: F811
+    place.deny("PutItem")
+    message = check_failover(None, databases=["default"])[0]
+    assert message.msg == (
+        "us-east-1: these credentials lack dynamodb:PutItem (region.permissions)."
+    )
+    assert message.hint == "Allow dynamodb:PutItem on the table."
+
+
+def test_a_site_with_another_engine_is_left_alone(place, settings):  # noqa: F811
+    settings.SESSION_ENGINE = "django.contrib.sessions.backends.db"
+    place.deny("PutItem")
+    assert check_failover(None, databases=["default"]) == []

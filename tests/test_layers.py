@@ -35,7 +35,7 @@ LAYERS = [
     {"asgi", "importing", "middleware", "moving_out", "users"},
     {"checks", "models"},
     {"health"},
-    {"views"},
+    {"deploy_checks", "views"},
     {"admin", "apps", "urls", "management"},
 ]
 BESIDE = {"cache": {"memcached"}, "memcached": {"exceptions"}, "": set()}
