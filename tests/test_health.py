@@ -125,7 +125,7 @@ def test_it_leaves_nothing_but_the_note_of_the_site(place, memcached, encrypt):
     kept = memcached.keys()
     assert place.faults() == NOTHING
     assert set(place.engine.items()) == {"sites", *mine}
-    until(lambda: memcached.keys() == kept)  # a tombstone lives for a second
+    until(lambda: memcached.keys() == kept)  # a tombstone lives for 3 seconds
     assert len(mine) == 1
 
 

@@ -38,6 +38,8 @@ _LIFETIME_SECONDS = 3600
 #: A part of the table so small that to scan it costs next to nothing.
 _SCAN_SEGMENTS = 1_000_000
 _POLL_SECONDS = 0.05
+#: memcached's clock ticks once a second: with 1 it could be gone at once.
+_TOMBSTONE_SECONDS = 3
 #: So long is kept for taking a session away again.
 _REMOVAL_SECONDS = 1.0
 
@@ -89,7 +91,7 @@ def check_in_hot_tier(hot: HotTier, canary: Canary) -> Finding:
     try:
         hot.add(canary.record)
         answer = hot.get(canary.id)
-        hot.bury(canary.id, 1)
+        hot.bury(canary.id, _TOMBSTONE_SECONDS)
         after = hot.get(canary.id)
     except HotUnavailable as error:
         message = f"a session does not get there ({error})"
