@@ -136,3 +136,11 @@ def test_a_secret_may_be_text_or_bytes(secret):
 def test_every_character_of_a_long_secret_counts():
     one, other = Keyring(["x" * 200 + "1"]), Keyring(["x" * 200 + "2"])
     assert not one.is_genuine(other.new_session_key())
+
+
+def test_fingerprints_tell_which_secrets_two_sites_share_and_nothing_else():
+    ours = Keyring(["new", "old"])
+    assert ours.fingerprints == Keyring(["new"]).fingerprints + Keyring(["old"]).fingerprints
+    assert len(set(ours.fingerprints)) == 2
+    assert ours.fingerprints[0] not in (ours.owners("")[0], ours.sign_cold("", b"").hex())
+    assert ours.fingerprints[0] != ours.sign_hot("", b"").hex()
