@@ -199,13 +199,17 @@ class ColdTier:
 
     def _everywhere(self, operation: _Operation[None]) -> bool:
         done = 0
+        reason: ColdUnavailable | None = None
         for region, until in self._shares():
-            with contextlib.suppress(ColdUnavailable):
+            try:
                 self._admit(region, until)
                 self._ask(region, until, "cold_writes", operation)  # a logout waits in no line
+            except ColdUnavailable as error:
+                reason = error
+            else:
                 done += 1
         if not done:
-            raise ColdUnavailable("no region answers")
+            raise ColdUnavailable("no region answers") from reason
         return done == len(self._regions)
 
     def _read(self, region: GuardedRegion, until: float, operation: _Operation[_T]) -> _T:

@@ -7,8 +7,9 @@ from django.contrib.auth import get_user_model
 from django.core.management.base import CommandError, CommandParser
 
 from django_dynamo_failover import runtime
-from django_dynamo_failover.exceptions import SessionUnavailable
+from django_dynamo_failover.exceptions import FailoverError, SessionUnavailable
 from django_dynamo_failover.management import base
+from django_dynamo_failover.reasons import explain
 from django_dynamo_failover.users import revoke_user_sessions
 
 _EXAMPLE = """\
@@ -38,9 +39,9 @@ class Command(base.DynamoCommand):
             lease = runtime.config().write_interval
             try:
                 told = revoke_user_sessions(*users)
-            except SessionUnavailable:
+            except SessionUnavailable as error:
                 raise CommandError(
-                    "DynamoDB does not answer: nothing is promised. Run it again.",
+                    f"DynamoDB: {_reason(error)}. Nothing is promised: run it again.",
                     returncode=base.COULD_NOT_ASK,
                 ) from None
         names = ", ".join(options["username"])
@@ -59,6 +60,13 @@ class Command(base.DynamoCommand):
                 f" for up to {lease / 60:g} minutes.",
                 returncode=base.FOUND_A_PROBLEM,
             )
+
+
+def _reason(error: FailoverError) -> str:
+    """Return what the last region that was asked has said."""
+    while isinstance(error.__cause__, FailoverError):
+        error = error.__cause__
+    return explain(error)
 
 
 def _user(name: str) -> Any:
