@@ -1,36 +1,31 @@
-"""Making the DynamoDB table of one region, and checking one that is there."""
+"""What to ask DynamoDB about a table in one region, and what to have done to it.
 
+All of this raises ``ColdUnavailable`` when there is no answer within 4 s.
+"""
+
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from .dynamo import DynamoTable
-from .exceptions import ColdMisconfigured, ColdUnavailable, FailoverError
+from .exceptions import ColdMisconfigured, FailoverError
+from .table_spec import TTL
+from .table_state import TableFound
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-Ttl = Literal["enabled", "was enabled", "unknown to the server", "refused by the server"]
-
-_KEY = "id"
-TTL_ATTRIBUTE = "expires"
 TTL_ON = ("ENABLED", "ENABLING")
 _STEP_SECONDS = 4.0  # for one answer, also where nobody is there to give one
-_FIRST_POLL = 0.05
-_LONGEST_POLL = 1.0
+
+#: DynamoDB is at work on the table, maybe for another process that runs the same.
+_BUSY = ("ResourceInUseException", "ContinuousBackupsUnavailableException")
 
 
 class TableUnfit(FailoverError):
-    """There is a table, and it cannot hold sessions as it is. The message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class TableMade:
-    """What ``make_table`` has done: whether the table is new, and the state of its TTL."""
-
-    created: bool
-    ttl: Ttl
+    """The table is not, and cannot be, as it is asked for. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +42,14 @@ class TableState:
 
 
 def look_at(table: DynamoTable) -> TableState:
-    """Return the state of a table. Raises ``ColdUnavailable``."""
+    """Return the state of a table."""
     described = _ask_if_allowed(
         table, "DescribeTable", lambda client: client.describe_table(TableName=table.table)["Table"]
     )
     ttl = _ask_if_allowed(table, "DescribeTimeToLive", _describe_ttl(table.table))
     return TableState(
         items=described and (described["ItemCount"] or None),
-        ttl=ttl and ttl["TimeToLiveStatus"] in TTL_ON and ttl["AttributeName"] == TTL_ATTRIBUTE,
+        ttl=ttl and ttl["TimeToLiveStatus"] in TTL_ON and ttl["AttributeName"] == TTL,
         strong_consistency=bool(described) and described.get("MultiRegionConsistency") == "STRONG",
     )
 
@@ -71,123 +66,104 @@ def _ask_if_allowed(
         raise
 
 
-def make_table(table: DynamoTable, until: float, say: Callable[[str], None]) -> TableMade:
-    """Create the table unless it exists, wait until it is active, and turn its TTL on.
+def describe(table: DynamoTable) -> TableFound | None:
+    """Return what DescribeTable says, None if there is no table."""
 
-    Safe to run twice, and by two processes at once. ``say`` is called with a line for each step.
-    Raises ``TableUnfit`` for an existing table that needs a person's hand, ``ColdUnavailable``
-    when the server gives no answer or the table is not active by ``until``.
+    def ask(client: "DynamoDBClient") -> Any:
+        try:
+            return client.describe_table(TableName=table.table)["Table"]
+        except client.exceptions.ResourceNotFoundException:
+            return None
+
+    described = _ask(table, "DescribeTable", ask)
+    return described and TableFound.parse(described, table.name)
+
+
+def ttl_attribute(table: DynamoTable) -> str | None:
+    """Return the attribute that TTL is on for."""
+    state = _ask(table, "DescribeTimeToLive", _describe_ttl(table.table))
+    if state is None or state["TimeToLiveStatus"] not in TTL_ON:
+        return None
+    attribute: str = state["AttributeName"]
+    return attribute
+
+
+def has_recovery(table: DynamoTable) -> bool:
+    """Return whether point-in-time recovery is on."""
+    backups = _ask(
+        table,
+        "DescribeContinuousBackups",
+        lambda client: client.describe_continuous_backups(TableName=table.table),
+    )["ContinuousBackupsDescription"]
+    status = backups.get("PointInTimeRecoveryDescription", {}).get("PointInTimeRecoveryStatus")
+    return bool(status == "ENABLED")
+
+
+def tags(table: DynamoTable, arn: str) -> dict[str, str]:
+    """Return the tags of the table with that ARN."""
+    found: dict[str, str] = {}
+    request = {"ResourceArn": arn}
+    while True:
+        page = _ask(
+            table,
+            "ListTagsOfResource",
+            lambda client: client.list_tags_of_resource(**request),
+        )
+        found.update((tag["Key"], tag["Value"]) for tag in page["Tags"])
+        if not page.get("NextToken"):
+            return found
+        request["NextToken"] = page["NextToken"]
+
+
+def order(table: DynamoTable, operation: str, request: Mapping[str, Any]) -> bool:
+    """Have something done. Return False if DynamoDB is at work on the table already.
+
+    Raises ``TableUnfit``, with the words of DynamoDB, if it refuses.
     """
-    description = _ask(table, "DescribeTable", _describe(table.table))
-    created = description is None and _ask(table, "CreateTable", _create(table.table))
-    if created:
-        say("table is being created")
-    description = _wait_until_active(table, until)
-    say("table is created" if created else "table exists")
-    check_key(description)
-    ttl = _turn_ttl_on(table)
-    say(_TTL_LINES[ttl])
-    return TableMade(created=created, ttl=ttl)
+
+    def ask(client: "DynamoDBClient") -> bool | TableUnfit:
+        method = re.sub(r"(?<!^)(?=[A-Z])", "_", operation).lower()
+        try:
+            getattr(client, method)(**request)
+        except client.exceptions.ClientError as error:
+            if _code(error) in _BUSY:
+                return False
+            if _code(error) == "ValidationException":
+                # Returned, as what is raised here would be tried again.
+                words = " ".join(str(error.response["Error"].get("Message")).split())
+                return TableUnfit(f"DynamoDB refuses to {method.replace('_', ' ')}: {words}")
+            raise
+        return True
+
+    answer = _ask(table, operation, ask)
+    if isinstance(answer, TableUnfit):
+        raise answer
+    return bool(answer)
 
 
-_TTL_LINES: dict[Ttl, str] = {
-    "enabled": f"TTL is turned on for {TTL_ATTRIBUTE!r}",
-    "was enabled": f"TTL is on for {TTL_ATTRIBUTE!r}",
-    "unknown to the server": "TTL is unknown to this server: clearsessions_dynamo does its work",
-    "refused by the server": "TTL is refused for this table: clearsessions_dynamo does its work",
-}
+def turn_ttl_on(table: DynamoTable) -> bool | None:
+    """Return whether it is on now; None for a server that does not know TTL."""
+
+    def ask(client: "DynamoDBClient") -> bool | None:
+        try:
+            client.update_time_to_live(
+                TableName=table.table,
+                TimeToLiveSpecification={"Enabled": True, "AttributeName": TTL},
+            )
+        except client.exceptions.ClientError as error:
+            if _code(error) == "UnknownOperationException":  # dynalite, though it describes TTL
+                return None
+            if _code(error) == "ValidationException":
+                return False
+            raise
+        return True
+
+    answer: bool | None = _ask(table, "UpdateTimeToLive", ask)
+    return answer
 
 
 def _ask(table: DynamoTable, operation: str, ask: Callable[["DynamoDBClient"], Any]) -> Any:
     return table.client.call(operation, ask, time.monotonic() + _STEP_SECONDS)
-
-
-def _describe(name: str) -> Callable[["DynamoDBClient"], Any]:
-    def ask(client: "DynamoDBClient") -> Any:
-        try:
-            return client.describe_table(TableName=name)["Table"]
-        except client.exceptions.ResourceNotFoundException:
-            return None
-
-    return ask
-
-
-def _create(name: str) -> Callable[["DynamoDBClient"], bool]:
-    def ask(client: "DynamoDBClient") -> bool:
-        try:
-            client.create_table(
-                TableName=name,
-                KeySchema=[{"AttributeName": _KEY, "KeyType": "HASH"}],
-                AttributeDefinitions=[{"AttributeName": _KEY, "AttributeType": "S"}],
-                BillingMode="PAY_PER_REQUEST",
-            )
-        except client.exceptions.ResourceInUseException:
-            return False  # another process was faster, or the reply to our first attempt got lost
-        return True
-
-    return ask
-
-
-def _wait_until_active(table: DynamoTable, until: float) -> Any:
-    """Return the description of the table once it can be used."""
-    pause = _FIRST_POLL
-    while True:
-        try:
-            description = _ask(table, "DescribeTable", _describe(table.table))
-        except ColdMisconfigured:
-            raise
-        except ColdUnavailable:
-            if time.monotonic() + pause >= until:
-                raise
-            description = None  # a new table may be unknown to the server's next answer, too
-        status = description["TableStatus"] if description else "CREATING"
-        if status in ("ACTIVE", "UPDATING"):
-            return description
-        if status != "CREATING":
-            raise TableUnfit(f"the table is in state {status}: try again when it is gone or active")
-        if time.monotonic() + pause >= until:
-            raise ColdUnavailable("the table is not active yet: run this again to go on")
-        time.sleep(pause)
-        pause = min(pause * 1.5, _LONGEST_POLL)
-
-
-def check_key(description: Any) -> None:
-    """Raise ``TableUnfit`` unless the key of a described table is that of a session table."""
-    types = {d["AttributeName"]: d["AttributeType"] for d in description["AttributeDefinitions"]}
-    key = [(part["AttributeName"], part["KeyType"]) for part in description["KeySchema"]]
-    if key != [(_KEY, "HASH")]:
-        found = ", ".join(f"{name!r} ({kind})" for name, kind in key)
-        raise TableUnfit(
-            f"the key of the existing table is {found}; it must be {_KEY!r} (HASH) alone."
-            " Name another table in TABLE, or delete this one"
-        )
-    if types[_KEY] != "S":
-        raise TableUnfit(
-            f"the key {_KEY!r} of the existing table is of type {types[_KEY]}; it must be S"
-            " (string). Name another table in TABLE, or delete this one"
-        )
-
-
-def _turn_ttl_on(table: DynamoTable) -> Ttl:
-    if _ttl_is_on(table):
-        return "was enabled"
-    answer: Ttl | None = _ask(table, "UpdateTimeToLive", _enable_ttl(table.table))
-    if answer is not None:
-        return answer
-    # Refused: another process was faster, or it is a global table of strong consistency.
-    return "was enabled" if _ttl_is_on(table) else "refused by the server"
-
-
-def _ttl_is_on(table: DynamoTable) -> bool:
-    state = _ask(table, "DescribeTimeToLive", _describe_ttl(table.table))
-    if state is None or state["TimeToLiveStatus"] not in TTL_ON:
-        return False
-    if state["AttributeName"] != TTL_ATTRIBUTE:
-        raise TableUnfit(
-            f"TTL is on for {state['AttributeName']!r}; it must be for {TTL_ATTRIBUTE!r}."
-            " Turn it off for the one, wait an hour, and run this again"
-        )
-    return True
 
 
 def _describe_ttl(name: str) -> Callable[["DynamoDBClient"], Any]:
@@ -198,24 +174,6 @@ def _describe_ttl(name: str) -> Callable[["DynamoDBClient"], Any]:
             if _code(error) == "UnknownOperationException":
                 return None
             raise
-
-    return ask
-
-
-def _enable_ttl(name: str) -> Callable[["DynamoDBClient"], Ttl | None]:
-    def ask(client: "DynamoDBClient") -> Ttl | None:
-        try:
-            client.update_time_to_live(
-                TableName=name,
-                TimeToLiveSpecification={"Enabled": True, "AttributeName": TTL_ATTRIBUTE},
-            )
-        except client.exceptions.ClientError as error:
-            if _code(error) == "UnknownOperationException":  # dynalite, though it describes TTL
-                return "unknown to the server"
-            if _code(error) == "ValidationException":
-                return None
-            raise
-        return "enabled"
 
     return ask
 

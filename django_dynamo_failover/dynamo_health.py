@@ -7,9 +7,11 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from .dynamo import DynamoTable
-from .dynamo_admin import TTL_ATTRIBUTE, TTL_ON, TableUnfit, check_key
+from .dynamo_admin import TTL_ON
 from .exceptions import ColdMisconfigured, Unreadable
 from .reasons import code_of
+from .table_spec import TTL
+from .table_state import TableFound, key_problems
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -86,6 +88,7 @@ def view(table: DynamoTable, clock: Clock, until: float) -> TableView:
         return answer["Table"]
 
     described = _told(table, "DescribeTable", describe, until)
+    found = TableFound.parse(described, table.name) if described else None
     ttl = _told(
         table,
         "DescribeTimeToLive",
@@ -99,11 +102,11 @@ def view(table: DynamoTable, clock: Clock, until: float) -> TableView:
         until,
     )
     return TableView(
-        status=described and described["TableStatus"],
-        unfit=described and _unfit(described),
-        replicas=described and _replicas(described),
-        strong_consistency=bool(described) and described.get("MultiRegionConsistency") == "STRONG",
-        ttl=ttl and ttl["TimeToLiveStatus"] in TTL_ON and ttl["AttributeName"] == TTL_ATTRIBUTE,
+        status=found.status if found else None,
+        unfit=next(key_problems(found), "") if found else None,
+        replicas=found.replicas if found else None,
+        strong_consistency=bool(found and found.strong),
+        ttl=ttl and ttl["TimeToLiveStatus"] in TTL_ON and ttl["AttributeName"] == TTL,
         recovery=backups and _recovers(backups),
     )
 
@@ -163,21 +166,6 @@ def _told(
         if code_of(error) in _NOT_TOLD:
             return None
         raise
-
-
-def _unfit(described: Any) -> str:
-    try:
-        check_key(described)
-    except TableUnfit as error:
-        return str(error)
-    return ""
-
-
-def _replicas(described: Any) -> dict[str, str]:
-    return {
-        replica["RegionName"]: replica.get("ReplicaStatus", "ACTIVE")
-        for replica in described.get("Replicas", ())
-    }
 
 
 def _recovers(backups: Any) -> bool:

@@ -10,9 +10,11 @@ _REASONS = {
     "EndpointConnectionError": "cannot be reached",
     "ExpiredTokenException": "the AWS credentials have expired",
     "NoCredentialsError": "no AWS credentials found",
+    "ParamValidationError": "this boto3 does not know all that is asked for: install a newer one",
     "PartialCredentialsError": "the AWS credentials are incomplete",
     "ReadTimeoutError": "does not answer",
     "ResourceNotFoundException": "there is no such table: run createtable_dynamo",
+    "UnknownOperationException": "this server does not know what is asked for",
     "UnrecognizedClientException": "AWS does not know these credentials",
     "not ready yet": "the AWS credentials are still being looked up",
 }

@@ -15,8 +15,10 @@ from django.core.management import CommandError, call_command
 from servers import Dynalite, free_port
 
 from django_dynamo_failover import dynamo_admin
-from django_dynamo_failover.dynamo_admin import TableMade, TableUnfit, make_table
+from django_dynamo_failover.dynamo_admin import TableUnfit
 from django_dynamo_failover.exceptions import ColdMisconfigured, ColdUnavailable
+from django_dynamo_failover.table_making import TableMade, TableMaker
+from django_dynamo_failover.table_spec import TableSpec
 
 from .conftest import REGION_NAMES, client
 from .test_dynamo import Scripted, connect, scripted, soon  # noqa: F401
@@ -67,6 +69,12 @@ def create(server, table, key="id", key_type="S", sort=None):
         AttributeDefinitions=[{"AttributeName": n, "AttributeType": key_type} for n in names],
         BillingMode="PAY_PER_REQUEST",
     )
+
+
+def make_table(table, until, say):
+    """Make the table that is asked for without any options."""
+    spec = TableSpec(name=table.table, regions=(table.name,))
+    return TableMaker(table=table, spec=spec, until=until, say=say).make()
 
 
 # --- What it makes ----------------------------------------------------------------------------
@@ -290,9 +298,18 @@ def test_a_refusal_while_it_waits_is_the_end(dynamodb, table_name):
 
 def test_json_is_one_object(run, moto, table_name):
     lines = run(moto, moto, json=True)
-    ready = {"ready": True, "created": True, "ttl": "enabled", "error": None, "status": 0}
+    ready = {
+        "steps": ["table is being created", "table is created", "TTL is turned on for 'expires'"],
+        "ready": True,
+        "created": True,
+        "ttl": "enabled",
+        "differences": [],
+        "error": None,
+        "status": 0,
+    }
     assert json.loads("\n".join(lines)) == {
         "table": table_name,
+        "dry_run": False,
         "regions": [{"region": "us-east-1", **ready}, {"region": "us-west-2", **ready}],
     }
 
