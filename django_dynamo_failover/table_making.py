@@ -215,9 +215,11 @@ class TableMaker:
                 tags = [change for change in made if change.operation == "TagResource"]
                 return found, [each for each in left if each.change not in tags]
             change = changes[0]
-            if dynamo_admin.order(self.table, change.operation, change.request):
+            accepted = dynamo_admin.order(self.table, change.operation, change.request)
+            # Also if DynamoDB was busy: maybe another process was making just that.
+            found = self._find(settled=True)
+            left = differences(self.spec, found)
+            if accepted:
                 made.append(change)
-                found = self._find(settled=True)
-                left = differences(self.spec, found)
                 self.say(change.line.format("is"))
         raise ColdUnavailable(_NOT_YET)
