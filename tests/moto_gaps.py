@@ -7,11 +7,11 @@ made for a while, and nothing else can be changed meanwhile.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import importlib.util
 from dataclasses import dataclass, field
 from typing import Any
 
-import boto3
+import botocore.session
 import pytest
 from moto.core.common_models import CloudFormationModel
 from moto.dynamodb.exceptions import MockValidationException, ResourceInUseException
@@ -24,6 +24,12 @@ from .conftest import MotoServer, client
 #: How often a new replica is looked at until it is active.
 LOOKS = 3
 STREAM = {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}
+
+_API = botocore.session.get_session().get_service_model("dynamodb")
+needs_witness = pytest.mark.skipif(
+    "GlobalTableWitnessUpdates" not in _API.operation_model("UpdateTable").input_shape.members,
+    reason="this boto3 is from before witnesses",
+)
 
 
 @dataclass
@@ -38,10 +44,8 @@ class Group:
 
 
 @pytest.fixture
-def aws(moto: MotoServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[MotoServer]:
+def aws(moto: MotoServer, monkeypatch: pytest.MonkeyPatch) -> MotoServer:
     """The moto server, less its gaps."""
-    pytest.importorskip("openapi_spec_validator")
-    pytest.importorskip("joserfc")
     groups: dict[str, Group] = {}
     describe, update = Table.describe, DynamoHandler.update_table
     from_stack = Table.create_from_cloudformation_json
@@ -95,8 +99,15 @@ def aws(moto: MotoServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[MotoServe
     monkeypatch.setattr(DynamoHandler, "update_table", update_table)
     monkeypatch.setattr(Table, "create_from_cloudformation_json", create_table)
     monkeypatch.setattr(GlobalTable, "create_from_cloudformation_json", create_global)
-    yield moto
-    boto3.DEFAULT_SESSION = None
+    return moto
+
+
+class CloudFormation:
+    """moto's, for which it needs more than for DynamoDB."""
+
+    @staticmethod
+    def available() -> bool:
+        return all(importlib.util.find_spec(name) for name in ("joserfc", "openapi_spec_validator"))
 
 
 class GlobalTable(CloudFormationModel):

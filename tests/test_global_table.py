@@ -7,7 +7,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from .conftest import REGION_NAMES, client
-from .moto_gaps import aws, facts  # noqa: F401
+from .moto_gaps import aws, facts, needs_witness  # noqa: F401
 from .test_createtable import create, nobody
 
 STRONG = ["--consistency=strong", "--witness=us-east-2"]
@@ -184,6 +184,7 @@ def test_a_dry_run_says_what_would_be_made_and_makes_nothing(run, aws, table_nam
     assert not there(aws, table_name, "us-east-1")
 
 
+@needs_witness
 def test_strong_consistency_has_no_ttl(run, aws, table_name):  # noqa: F811
     lines = run(aws, *STRONG)
     assert lines[2:4] == [
@@ -197,7 +198,9 @@ def test_strong_consistency_has_no_ttl(run, aws, table_name):  # noqa: F811
     assert table["TTL"] == {"TimeToLiveStatus": "DISABLED"}
     assert [each["RegionName"] for each in table["GlobalTableWitnesses"]] == ["us-east-2"]
     run(aws, *STRONG)  # no difference
-    run(aws)  # nor is TTL asked for
+    aws.reset_requests()
+    assert "no TTL" in run(aws)[1]  # also if nothing is said of consistency
+    assert not aws.requests()["UpdateTimeToLive"]
 
 
 def test_consistency_of_a_table_that_is_there_is_compared(run, complain, aws):  # noqa: F811
@@ -208,6 +211,17 @@ def test_consistency_of_a_table_that_is_there_is_compared(run, complain, aws):  
         assert status == 1
 
 
+def test_a_table_with_replicas_is_not_made_strong(run, complain, aws):  # noqa: F811
+    run(aws)
+    aws.reset_requests()
+    lines, _ = complain(
+        aws, "--consistency=strong", "--no-ttl", "--add-missing", regions=REGION_NAMES
+    )
+    assert "us-east-1: there is no replica in eu-west-1" in lines
+    assert not aws.requests()["UpdateTable"]
+
+
+@needs_witness
 def test_a_table_with_items_cannot_become_strong(complain, aws, table_name):  # noqa: F811
     create(aws, table_name)
     dynamodb = client(aws.endpoint_url)

@@ -216,6 +216,15 @@ def test_recovery_that_is_not_to_be_had_yet_is_waited_for(run, aws, monkeypatch)
     assert run(aws, RECOVERY)[-1] == "us-east-1: point-in-time recovery is turned on"
 
 
+def test_a_new_table_has_what_it_can_from_the_first_moment(run, aws):  # noqa: F811
+    aws.reset_requests()
+    run(aws, PROTECTION, "--tag=a=b", "--kms-key=alias/k", "--provisioned=5:6")
+    assert {name for name in aws.requests() if not name.startswith(("Describe", "List"))} == {
+        "CreateTable",
+        "UpdateTimeToLive",
+    }
+
+
 # --- A dry run --------------------------------------------------------------------------------
 
 

@@ -9,8 +9,8 @@ from django.core.management import CommandError, call_command
 
 from django_dynamo_failover.dynamo_client import DynamoClient
 
-from .conftest import REGION_NAMES
-from .moto_gaps import aws, facts  # noqa: F401
+from .conftest import REGION_NAMES, require
+from .moto_gaps import CloudFormation, aws, facts, needs_witness  # noqa: F401
 
 EVERYTHING = [
     "--point-in-time-recovery",
@@ -31,7 +31,9 @@ TABLES = {
     "global, everything": (["--global-table", *EVERYTHING], 3),
     "strong": (["--global-table", "--consistency=strong"], 3),
     "strong, everything": (["--global-table", "--consistency=strong", *EVERYTHING], 3),
-    "a witness": (["--global-table", "--consistency=strong", "--witness=us-east-2"], 2),
+    "a witness": pytest.param(
+        ["--global-table", "--consistency=strong", "--witness=us-east-2"], 2, marks=needs_witness
+    ),
 }
 each_table = pytest.mark.parametrize(("options", "number"), TABLES.values(), ids=TABLES)
 
@@ -55,6 +57,7 @@ def run(settings, table_name):
 
 
 def deploy(server, template):
+    require(CloudFormation)
     cloudformation = boto3.client(
         "cloudformation",
         region_name="us-east-1",
