@@ -103,7 +103,8 @@ def _check_cache() -> Iterator[CheckMessage]:
         # Any backend may be set, so any error may come.
         yield _error(
             "E011",
-            f"CACHES[{alias!r}] makes no cache: {type(error).__name__}: {error}",
+            # Its text may hold a password of LOCATION.
+            f"CACHES[{alias!r}] makes no cache ({type(error).__name__}).",
             "Correct its BACKEND, LOCATION and OPTIONS.",
         )
         return

@@ -5,11 +5,14 @@ from typing import Any, Literal
 
 from .table_spec import TableSpec
 
-#: Web processes; ``clearsessions_dynamo``; whoever makes the table, imports, and logs users out.
-Role = Literal["web", "gc", "admin"]
+#: Web processes; ``clearsessions_dynamo``; ``healthcheck_dynamo`` and ``drillsessions_dynamo``;
+#: whoever makes the table, imports, and logs users out.
+Role = Literal["web", "gc", "check", "admin"]
 
 _WEB = ["BatchGetItem", "BatchWriteItem", "PutItem"]
 _GC = ["DeleteItem", "DescribeTable", "DescribeTimeToLive", "Scan"]
+#: A check tries what web processes and ``clearsessions_dynamo`` do.
+_CHECK = sorted({*_WEB, *_GC, "DescribeContinuousBackups", "UpdateItem"})
 _ADMIN = ["BatchGetItem", "CreateTable", "DescribeTable", "DescribeTimeToLive", "PutItem"]
 
 #: What DynamoDB does by itself, in the name of whoever adds a replica.
@@ -41,6 +44,7 @@ def policies(spec: TableSpec, regions: Sequence[str]) -> dict[Role, dict[str, An
     return {
         "web": _policy(_on_tables(_WEB, spec.name, regions), *_key(spec, regions, _KMS_USE)),
         "gc": _policy(_on_tables(_GC, spec.name, regions), *_key(spec, regions, _KMS_USE)),
+        "check": _policy(_on_tables(_CHECK, spec.name, regions), *_key(spec, regions, _KMS_USE)),
         "admin": _policy(*admin, *_key(spec, regions, _KMS_MAKE)),
     }
 

@@ -11,7 +11,6 @@ TTL = "expires"
 
 Consistency = Literal["eventual", "strong"]
 
-_TABLE_NAME = re.compile(r"[a-zA-Z0-9_.-]{3,255}")
 _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d+")
 _KMS_ALIAS = re.compile(r"alias/(?!aws/)[a-zA-Z0-9/_-]{1,250}")
 _KMS_ARN = re.compile(r"arn:aws[a-z-]*:kms:([a-z0-9-]+):\d{12}:key/[a-zA-Z0-9-]+")
@@ -106,11 +105,6 @@ class TableSpec:
             yield from self._wrong_key(self.kms_key)
 
     def _wrong_names(self) -> Iterator[str]:
-        if not _TABLE_NAME.fullmatch(self.name):
-            yield (
-                'DYNAMO_FAILOVER["TABLE"] is no name of a table: 3 to 255 of a-z, A-Z, 0-9,'
-                " '_', '-' and '.'."
-            )
         for region in (*self.regions, *([self.witness] if self.witness else ())):
             if not _REGION.fullmatch(region):
                 yield f"{region!r} is no AWS region; one is such as 'us-east-1'."

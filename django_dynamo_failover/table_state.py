@@ -65,7 +65,7 @@ class TableFound:
             arn=described.get("TableArn", ""),
             status=described["TableStatus"],
             key=tuple(
-                (part["AttributeName"], part["KeyType"], types[part["AttributeName"]])
+                (part["AttributeName"], part["KeyType"], types.get(part["AttributeName"], ""))
                 for part in described["KeySchema"]
             ),
             billing=_billing(described),

@@ -292,7 +292,7 @@ class TestChanges:
                 for number in (1, 2):
                     c.do("change", key, {"c": number})
                     assert c.do("write") == 0
-        assert change.result() == {"cart": 1, "b": 1, "c": 2}
+        assert change.result() == {"cart": 1, "a": 1, "b": 1, "c": 2}
         assert a.do("write") == 0
         assert a.do("load", key) == {"cart": 1, "a": 1, "b": 1, "c": 2}
 

@@ -65,6 +65,15 @@ def test_whoever_clears_may_do_what_that_takes_and_no_more(site, moto):
     assert {*moto.requests()} == allowed(policies(SPEC, SPEC.regions)["gc"])
 
 
+def test_whoever_checks_may_do_what_that_takes_and_no_more(site, moto):
+    site.configure(SITE="here")
+    log_in(site)
+    moto.reset_requests()
+    call_command("drillsessions_dynamo", stdout=StringIO())
+    call_command("healthcheck_dynamo", stdout=StringIO())
+    assert {*moto.requests()} == allowed(policies(SPEC, SPEC.regions)["check"])
+
+
 #: What the commands do that work on sessions. They are in the policy of whoever makes the table.
 OPERATING = {"BatchGetItem", "PutItem"}
 
@@ -121,7 +130,7 @@ def statements(role, spec=STRONG):
     return policies(spec, spec.regions)[role]["Statement"]
 
 
-@pytest.mark.parametrize("role", ["web", "gc", "admin"])
+@pytest.mark.parametrize("role", ["web", "gc", "check", "admin"])
 def test_it_is_for_this_table_alone(role):
     assert statements(role)[0]["Resource"] == [
         "arn:aws:dynamodb:us-east-1:*:table/sessions",
@@ -145,7 +154,7 @@ def test_whoever_adds_a_witness_may_do_so_where_it_is():
     assert "arn:aws:dynamodb:us-east-2:*:table/sessions" in witness["Resource"]
 
 
-@pytest.mark.parametrize("role", ["web", "gc", "admin"])
+@pytest.mark.parametrize("role", ["web", "gc", "check", "admin"])
 def test_a_key_may_be_used_through_dynamodb_only(role):
     key = statements(role)[-1]
     assert {action.partition(":")[0] for action in key["Action"]} == {"kms"}
@@ -164,4 +173,4 @@ def test_a_key_that_is_named_is_the_only_one():
 
 def test_no_key_no_permission():
     spec = TableSpec(name="sessions", regions=("us-east-1",))
-    assert all(len(statements(role, spec)) == 1 for role in ("web", "gc", "admin"))
+    assert all(len(statements(role, spec)) == 1 for role in ("web", "gc", "check", "admin"))

@@ -163,8 +163,8 @@ def test_threads_that_come_first_together_get_the_same_runtime(site):
 
 
 def test_the_config_is_what_the_settings_say(settings):
-    settings.DYNAMO_FAILOVER = {"TABLE": "t", "DEADLINE": 9}
-    assert runtime.config() == Config(table="t", deadline=9)
+    settings.DYNAMO_FAILOVER = {"TABLE": "sessions", "DEADLINE": 9}
+    assert runtime.config() == Config(table="sessions", deadline=9)
 
 
 def test_a_missing_setting_means_the_defaults(settings):

@@ -100,7 +100,7 @@ def test_what_does_not_go_together_is_told_before_anybody_is_asked(
 
 @pytest.mark.parametrize("name", ["ab", "with space", "ü", "x" * 256, "arn:aws:dynamodb"])
 def test_a_name_that_no_table_can_have_is_told(run, name):
-    with pytest.raises(CommandError, match="is no name of a table"):
+    with pytest.raises(CommandError, match="the name of a DynamoDB table"):
         run(TABLE=name)
 
 

@@ -88,7 +88,8 @@ class Command(base.DynamoCommand):
             choices=_PRINTS,
             dest="template",
             help="print the table as a template, or the IAM policies of the web processes (web),"
-            " clearsessions_dynamo (gc) and all other commands (admin), as JSON; ask nobody",
+            " clearsessions_dynamo (gc), healthcheck_dynamo and drillsessions_dynamo (check), and"
+            " all other commands (admin), as JSON; ask nobody",
         )
         parser.add_argument(
             "--timeout",
