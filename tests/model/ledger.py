@@ -12,7 +12,7 @@ from typing import Any
 
 from django.contrib.sessions.serializers import JSONSerializer
 
-from django_dynamo_failover.dynamo import _to_item
+from django_dynamo_failover.dynamo import to_item
 from django_dynamo_failover.keys import label
 from django_dynamo_failover.record import Record, decode_cold, decode_hot
 
@@ -140,7 +140,7 @@ class Ledger:
         return NONE.union(*(_marks(session.key, each) for each in [record, *held]))
 
     def _marks_of(self, item: Item) -> Marks:
-        found = _to_item(item)
+        found = to_item(item)
         if found.data not in self._marks_of_items:
             session = self._by_id[found.id]
             record = decode_cold(found, KEYRING, self.world.clock.now)
