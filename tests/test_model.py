@@ -1,8 +1,7 @@
 """The guarantees G1 to G6, whatever happens in whatever order.
 
-``MODEL_EXAMPLES`` is how many games are played, by default 500, and 2,000 under tox. They
-are the same each time, but
-with ``MODEL_RANDOM=1`` others each time.
+``MODEL_EXAMPLES`` is how many games are played, by default 500, and 2,000 under tox. They are the
+same each time, but with ``MODEL_RANDOM=1`` others each time.
 """
 
 import os
@@ -51,6 +50,7 @@ class TestFound:
         game.stop(place=2)
         game.time_passes(3.0)
         game.stop(place=0)  # it had loaded what its neighbour, place 1, had not written yet
+        game.look(place=0, back=0)
         game.time_passes(1000.0)
         session = game.a_session(0)
         seen = game.load(game.process(0), session).store

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from hypothesis import Phase
 
-from django_dynamo_failover import hot, record, sessions
+from django_dynamo_failover import hot, sessions
 from django_dynamo_failover.cold import ColdTier
 from django_dynamo_failover.dynamo import DynamoTable
 from django_dynamo_failover.hot import HotTier
@@ -90,11 +90,6 @@ def the_merge(monkeypatch):
     monkeypatch.setattr(sessions, "merge", lambda base, ours, theirs: ours)
 
 
-def the_ground(monkeypatch):
-    """A merge takes what a neighbour has not written yet for what the other site undid."""
-    monkeypatch.setattr(record, "_ground", lambda of: b"")
-
-
 def compare_and_swap(monkeypatch):
     """A save replaces whatever is there by then."""
 
@@ -137,7 +132,6 @@ REMOVALS = [
     (the_site_condition, FailOvers),
     (the_lease, FailOvers),
     (the_merge, Races),
-    (the_ground, Handovers),
     (compare_and_swap, Races),
     (writing_through, Races),
     (the_memory_of_what_is_pending, Races),
