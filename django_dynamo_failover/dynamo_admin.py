@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from .dynamo import DynamoTable
 from .exceptions import ColdMisconfigured, FailoverError
+from .reasons import is_denied
 from .table_spec import TTL
 from .table_state import TableFound
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-TTL_ON = ("ENABLED", "ENABLING")
+_TTL_ON = ("ENABLED", "ENABLING")
 _STEP_SECONDS = 4.0  # for one answer, also where nobody is there to give one
 
 #: DynamoDB is at work on the table, maybe for another process that runs the same.
@@ -49,7 +50,7 @@ def look_at(table: DynamoTable) -> TableState:
     ttl = _ask_if_allowed(table, "DescribeTimeToLive", _describe_ttl(table.table))
     return TableState(
         items=described and (described["ItemCount"] or None),
-        ttl=ttl and ttl["TimeToLiveStatus"] in TTL_ON and ttl["AttributeName"] == TTL,
+        ttl=ttl and attribute_of(ttl) == TTL,
         strong_consistency=bool(described) and described.get("MultiRegionConsistency") == "STRONG",
     )
 
@@ -61,7 +62,7 @@ def _ask_if_allowed(
     try:
         return _ask(table, operation, ask)
     except ColdMisconfigured as error:
-        if str(error).endswith(": AccessDeniedException"):
+        if is_denied(error):
             return None
         raise
 
@@ -82,10 +83,12 @@ def describe(table: DynamoTable) -> TableFound | None:
 def ttl_attribute(table: DynamoTable) -> str | None:
     """Return the attribute that TTL is on for."""
     state = _ask(table, "DescribeTimeToLive", _describe_ttl(table.table))
-    if state is None or state["TimeToLiveStatus"] not in TTL_ON:
-        return None
-    attribute: str = state["AttributeName"]
-    return attribute
+    return attribute_of(state) if state else None
+
+
+def attribute_of(ttl: Mapping[str, Any]) -> str | None:
+    """Return the attribute that TTL is on for, by the answer to DescribeTimeToLive."""
+    return ttl["AttributeName"] if ttl["TimeToLiveStatus"] in _TTL_ON else None
 
 
 def has_recovery(table: DynamoTable) -> bool:

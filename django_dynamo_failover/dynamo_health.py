@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from .dynamo import DynamoTable
-from .dynamo_admin import TTL_ON
+from .dynamo_admin import attribute_of
 from .exceptions import ColdMisconfigured, Unreadable
 from .reasons import code_of
 from .table_spec import TTL
@@ -106,7 +106,7 @@ def view(table: DynamoTable, clock: Clock, until: float) -> TableView:
         unfit=next(key_problems(found), "") if found else None,
         replicas=found.replicas if found else None,
         strong_consistency=bool(found and found.strong),
-        ttl=ttl and ttl["TimeToLiveStatus"] in TTL_ON and ttl["AttributeName"] == TTL,
+        ttl=ttl and attribute_of(ttl) == TTL,
         recovery=backups and _recovers(backups),
     )
 
