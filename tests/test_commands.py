@@ -28,15 +28,15 @@ COMMANDS = {
 }
 
 
-def manage(*arguments):
-    """Return the exit status, stdout and stderr."""
+def manage(*arguments, **environment):
+    """Return the exit status, stdout and stderr, as a person gets them."""
     done = subprocess.run(
         [sys.executable, MANAGE, *arguments],
         check=False,
         capture_output=True,
         text=True,
         timeout=30,
-        env={**os.environ, "PYTHONPATH": str(MANAGE.parent.parent)},
+        env={**os.environ, "PYTHONPATH": str(MANAGE.parent.parent), **environment},
     )
     return done.returncode, done.stdout, done.stderr
 

@@ -4,11 +4,12 @@ import json
 from io import StringIO
 
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import call_command
 
 from .conftest import REGION_NAMES, client
 from .moto_gaps import aws, facts, needs_witness  # noqa: F401
 from .test_createtable import create, nobody
+from .test_table_differences import complain  # noqa: F401
 
 STRONG = ["--consistency=strong", "--witness=us-east-2"]
 
@@ -33,18 +34,6 @@ def run(settings, table_name):
         return run.out.getvalue().splitlines()
 
     return run
-
-
-@pytest.fixture
-def complain(run):
-    """``complain(…)``: what it finds wrong, by line, and the exit status."""
-
-    def complain(*arguments, **options):
-        with pytest.raises(CommandError) as caught:
-            run(*arguments, **options)
-        return str(caught.value).splitlines(), caught.value.returncode
-
-    return complain
 
 
 def there(server, table, region):

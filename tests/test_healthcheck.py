@@ -1,9 +1,6 @@
 """``healthcheck_dynamo``: what it prints, how it ends, and how soon."""
 
 import json
-import os
-import subprocess
-import sys
 import time
 from io import StringIO
 
@@ -15,7 +12,7 @@ from servers import free_port
 from django_dynamo_failover.deploy_checks import check_failover
 from django_dynamo_failover.keys import Keyring
 
-from .test_commands import MANAGE
+from . import test_commands
 from .test_health import EAST, WEST, lonely, place  # noqa: F401
 
 SOON = 5.0  # seconds, within which nobody there is to be told
@@ -34,15 +31,9 @@ def run(**options):
 def manage(*arguments, **environment):
     """Return exit status, stdout, stderr and seconds of the command as a person runs it."""
     began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, MANAGE, "healthcheck_dynamo", *arguments],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": str(MANAGE.parent.parent), **environment},
+    return *test_commands.manage("healthcheck_dynamo", *arguments, **environment), (
+        time.monotonic() - began
     )
-    return done.returncode, done.stdout, done.stderr, time.monotonic() - began
 
 
 def test_a_site_that_is_ready(place):  # noqa: F811

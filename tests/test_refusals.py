@@ -1,15 +1,12 @@
 """Each command that asks DynamoDB, where that cannot be asked: one clear line, and soon."""
 
-import os
-import subprocess
-import sys
 import time
 
 import pytest
 from django.core.management import get_commands
 from servers import Dynalite, free_port
 
-from .test_commands import MANAGE
+from .test_commands import manage
 
 SOON = 5.0  # seconds
 
@@ -28,19 +25,9 @@ OTHERS = {"drainsessions_dynamo", "revalidatesessions_dynamo", "healthcheck_dyna
 def database(tmp_path_factory):
     """A database with the shop's users in it."""
     path = tmp_path_factory.mktemp("shop") / "shop.sqlite3"
-    assert run("setup_shop", SHOP_DATABASE=str(path)).returncode == 0
+    code, _, err = manage("setup_shop", SHOP_DATABASE=str(path))
+    assert code == 0, err
     return str(path)
-
-
-def run(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, MANAGE, *arguments],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": str(MANAGE.parent.parent), **environment},
-    )
 
 
 @pytest.fixture(params=COMMANDS)
@@ -50,11 +37,11 @@ def refused(request, database):
     def refused(**environment):
         command = request.param
         began = time.monotonic()
-        done = run(command, *COMMANDS[command], SHOP_DATABASE=database, **environment)
+        code, out, err = manage(command, *COMMANDS[command], SHOP_DATABASE=database, **environment)
         took = time.monotonic() - began
-        assert done.returncode == 2, done.stdout + done.stderr
-        assert "Traceback" not in done.stdout + done.stderr
-        *log, line = done.stderr.splitlines()
+        assert code == 2, out + err
+        assert "Traceback" not in out + err
+        *log, line = err.splitlines()
         assert line.startswith("CommandError: ")
         assert all(" django_dynamo_failover.cold: " in each for each in log)
         assert took < SOON
