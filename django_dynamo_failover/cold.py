@@ -16,6 +16,7 @@ from .dynamo import DynamoTable
 from .exceptions import ColdMisconfigured, ColdThrottled, ColdUnavailable
 from .limiter import Limiter
 from .metrics import Metrics
+from .reasons import code_of
 from .record import ColdAnswer, ColdItem
 
 logger = logging.getLogger(__name__)
@@ -95,6 +96,16 @@ class ColdTier:
     def is_up(self) -> bool:
         """Whether every region is thought to answer."""
         return all(region.breaker.closed for region in self._regions)
+
+    @property
+    def up(self) -> dict[str, bool]:
+        """Which region is thought to answer, nearest first."""
+        return {region.table.name: region.breaker.closed for region in self._regions}
+
+    @property
+    def tables(self) -> list[DynamoTable]:
+        """The table in each region, nearest first; what asks them here opens no breaker."""
+        return [region.table for region in self._regions]
 
     def warm(self) -> None:
         """Start making the clients, off the request path. Returns at once."""
@@ -250,11 +261,13 @@ class ColdTier:
         self, region: GuardedRegion, until: float, counter: str, operation: _Operation[_T]
     ) -> _T:
         self._metrics.count(counter)
+        began = self._monotonic()
         try:
             result = operation(region.table, until)
         except ColdUnavailable as error:
             throttled = isinstance(error, ColdThrottled)
             self._metrics.count("cold_throttled" if throttled else "cold_errors")
+            self._metrics.failed(region.table.name, code_of(error))
             level = logging.ERROR if isinstance(error, ColdMisconfigured) else logging.WARNING
             logger.log(level, "DynamoDB in %s: %s", region.table.name, error)
             region.breaker.failure()
@@ -263,6 +276,9 @@ class ColdTier:
             # An answer, though not the hoped one: a failed condition, an item too large.
             region.breaker.success()
             raise
+        finally:
+            call = "read" if counter == "cold_reads" else "write"
+            self._metrics.took(f"{region.table.name} {call}", self._monotonic() - began)
         region.breaker.success()
         return result
 

@@ -1,24 +1,20 @@
-"""What a health check asks of the table in one region: its state, its clock, who shares it."""
+"""What a health check asks of the table in one region: its state and its clock."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from .dynamo import DynamoTable
 from .dynamo_admin import attribute_of
-from .exceptions import ColdMisconfigured, Unreadable
+from .exceptions import ColdMisconfigured
 from .reasons import code_of
 from .table_spec import TTL
 from .table_state import TableFound, key_problems
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
-
-#: The id of the item in which each site notes itself. No session has it: their ids are hashes.
-_SITES = "sites"
-_SITE = "site:"  # before the label of a site: the name of its attribute in that item
 
 _NOT_TOLD = ("AccessDeniedException", "UnknownOperationException")
 
@@ -56,18 +52,6 @@ class TableView:
     strong_consistency: bool
     ttl: bool | None
     recovery: bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """A site as it has noted itself: ``fingerprints`` of its secrets, the current one first.
-
-    ``seen`` is when, in epoch seconds.
-    """
-
-    label: str
-    fingerprints: tuple[str, ...]
-    seen: float
 
 
 def view(table: DynamoTable, clock: Clock, until: float) -> TableView:
@@ -111,51 +95,6 @@ def view(table: DynamoTable, clock: Clock, until: float) -> TableView:
     )
 
 
-def read_sites(table: DynamoTable, until: float) -> list[Site]:
-    """Return the sites that have noted themselves. Raises ``ColdUnavailable``, ``Unreadable``."""
-    item = table.read_items([_SITES], until).get(_SITES, {})
-    return [
-        _site(name.removeprefix(_SITE), value)
-        for name, value in item.items()
-        if name.startswith(_SITE)
-    ]
-
-
-def note_site(
-    table: DynamoTable, site: Site, forget: Iterable[str], expires: int, until: float
-) -> None:
-    """Note a site, and forget the sites with these labels. Raises ``ColdUnavailable``.
-
-    The note of another site that is written in another region within the same second may get
-    lost, as the last writer of an item wins; until that site notes itself again.
-    """
-    names = {"#expires": "expires", "#site": _SITE + site.label}
-    gone = {f"#gone{number}": _SITE + label for number, label in enumerate(forget)}
-    values: dict[str, Any] = {
-        ":expires": {"N": str(expires)},
-        ":site": {
-            "M": {
-                "keys": {"L": [{"S": fingerprint} for fingerprint in site.fingerprints]},
-                "seen": {"N": repr(site.seen)},
-            }
-        },
-    }
-    expression = "SET #expires = :expires, #site = :site"
-    if gone:
-        expression += f" REMOVE {', '.join(gone)}"
-    table.client.call(
-        "UpdateItem",
-        lambda client: client.update_item(
-            TableName=table.table,
-            Key={"id": {"S": _SITES}},
-            UpdateExpression=expression,
-            ExpressionAttributeNames={**names, **gone},
-            ExpressionAttributeValues=values,
-        ),
-        until,
-    )
-
-
 def _told(
     table: DynamoTable, operation: str, ask: Callable[["DynamoDBClient"], Any], until: float
 ) -> Any:
@@ -171,11 +110,3 @@ def _told(
 def _recovers(backups: Any) -> bool:
     description = backups["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
     return bool(description.get("PointInTimeRecoveryStatus") == "ENABLED")
-
-
-def _site(label: str, value: Any) -> Site:
-    try:
-        keys = tuple(key["S"] for key in value["M"]["keys"]["L"])
-        return Site(label, keys, float(value["M"]["seen"]["N"]))
-    except (KeyError, TypeError, ValueError):
-        raise Unreadable("the item of the sites has an unknown form") from None

@@ -22,6 +22,7 @@ from .hot import HotTier
 from .orders import Orders, decode_orders
 from .payload import login_of
 from .record import Record
+from .snapshot import Snapshot, decode_snapshot
 
 #: A process that has not been heard of for so many seconds is not there any more.
 SLOT_SECONDS = 10
@@ -31,6 +32,10 @@ SLOTS = 512
 
 _ORDERS = "session-orders"
 _SLOT_NAMES = [f"session-process:{number}" for number in range(SLOTS)]
+_SNAPSHOT_NAMES = [f"session-snapshot:{number}" for number in range(SLOTS)]
+
+#: What a process told of itself at last is kept so long, so that it is missed when it is gone.
+_SNAPSHOT_SECONDS = 300
 
 #: A lost race for the note of the orders, or for a slot, is run again this often each time.
 _ATTEMPTS = 5
@@ -66,7 +71,8 @@ class Fleet:
         self._hot = hot
         self._site = site
         self._now = now
-        self._id = secrets.token_hex(8)
+        #: Random, one a process.
+        self.id = secrets.token_hex(8)
         self._names = hot.note_on_each_server(_ORDERS)
         self._slot: str | None = None
         self._was_draining = False
@@ -133,7 +139,7 @@ class Fleet:
     def tell(self, pending: int) -> None:
         """Tell the others of this process. Raises ``HotUnavailable``."""
         member = Member(
-            id=self._id,
+            id=self.id,
             host=socket.gethostname(),
             pid=os.getpid(),
             site=self._site,
@@ -145,17 +151,32 @@ class Fleet:
         self._was_draining = self.draining
         self._write(json.dumps(dataclasses.asdict(member)).encode())
 
+    def publish(self, snapshot: Snapshot) -> None:
+        """Show a snapshot of this process to whoever looks. Raises ``HotUnavailable``."""
+        if self._slot is not None:
+            name = _snapshot_name(self._slot)
+            self._hot.put_note(name, snapshot.encode(), _SNAPSHOT_SECONDS)
+
+    def snapshots(self) -> list[Snapshot]:
+        """Return what each process published last, also those that are gone; one ``get_many``."""
+        found = []
+        for note in self._hot.read_notes(_SNAPSHOT_NAMES).values():
+            with contextlib.suppress(Unreadable):
+                found.append(decode_snapshot(note))
+        return sorted(found, key=lambda snapshot: (snapshot.host, snapshot.pid))
+
     def leave(self) -> None:
         """Give the slot back."""
         if self._slot is not None:
             with contextlib.suppress(HotUnavailable):
                 self._hot.drop_note(self._slot)
+                self._hot.drop_note(_snapshot_name(self._slot))
             self._slot = None
 
     def _is_known(self, version: int) -> bool:
         with contextlib.suppress(HotUnavailable):
             self.look()  # what was lost before anyone had heard of it is put back
-        others = [member for member in self.members() if member.id != self._id]
+        others = [member for member in self.members() if member.id != self.id]
         return self.sees_all and all(member.orders >= version for member in others)
 
     def _issue(self, order: Callable[[Orders, float], Orders]) -> int:
@@ -198,7 +219,7 @@ class Fleet:
             if self._slot is not None:
                 held, token = self._hot.read_note(self._slot)
                 member = _decode_member(held)
-                ours = member is None or member.id == self._id
+                ours = member is None or member.id == self.id
                 if ours and self._hot.write_note(self._slot, note, token, SLOT_SECONDS):
                     return
             self._slot = None  # lost with the server's contents, and taken by another process
@@ -221,6 +242,10 @@ class Fleet:
                 failure = error
         if failure is not None:
             raise failure
+
+
+def _snapshot_name(slot: str) -> str:
+    return _SNAPSHOT_NAMES[_SLOT_NAMES.index(slot)]
 
 
 def _decode_orders(note: bytes | None) -> Orders:

@@ -130,6 +130,7 @@ class GuardedCache:
                 self._answered(shard)
                 raise ValueTooLarge("the cache refuses the value for its size") from error
             self._metrics.count("hot_errors")
+            self._metrics.failed("hot", type(error).__name__)
             shard.breaker.failure()
             raise HotUnavailable(type(error).__name__) from error
         self._answered(shard)

@@ -79,8 +79,10 @@ class HotTier:
 
     def get(self, id: str) -> HotAnswer:
         """Return what is held under an id, in one round trip. Raises ``HotUnavailable``."""
+        began = time.perf_counter()
         try:
             value, token = self._cache.call(self._access.read, _PREFIX + id)
+            self._metrics.took("hot read", time.perf_counter() - began)
             if value is None or value == _HOLE:
                 return _MISS
             record = decode_hot(id, value, self._keyring)
@@ -100,18 +102,14 @@ class HotTier:
 
         Raises ``HotUnavailable``, ``ValueTooLarge``.
         """
-        entry = encode_hot(record, self._keyring)
-        key = _PREFIX + record.id
-        return self._cache.call(self._access.add, key, entry, self._timeout(record))
+        return self._write(self._access.add, record)
 
     def swap(self, record: Record, token: Any) -> bool:
         """Store a record in place of the entry that came with ``token``; tell whether it did.
 
         Raises ``HotUnavailable``, ``ValueTooLarge``.
         """
-        entry = encode_hot(record, self._keyring)
-        key = _PREFIX + record.id
-        return self._cache.call(self._access.swap, key, entry, token, self._timeout(record))
+        return self._write(self._access.swap, record, token)
 
     def dig(self, id: str, token: Any) -> bool:
         """Put a hole in place of the entry that came with ``token``, or with None of a miss.
@@ -181,6 +179,11 @@ class HotTier:
             return self._cache.call(self._access.add, name, entry, seconds)
         return self._cache.call(self._access.swap, name, entry, token, seconds)
 
+    def put_note(self, name: str, note: bytes, seconds: int) -> None:
+        """Store a note whatever is held, for so long. Raises ``HotUnavailable``."""
+        entry = self._keyring.sign_hot(name, note) + note
+        self._cache.call(_set, name, entry, seconds)
+
     def read_notes(self, names: Sequence[str]) -> dict[str, bytes]:
         """Return the notes that there are, in one round trip to each server.
 
@@ -212,6 +215,15 @@ class HotTier:
             raise Unreadable("note fails authentication")
         return note
 
+    def _write(self, operation: Callable[..., bool], record: Record, *token: Any) -> bool:
+        entry = encode_hot(record, self._keyring)
+        began = time.perf_counter()
+        done = self._cache.call(
+            operation, _PREFIX + record.id, entry, *token, self._timeout(record)
+        )
+        self._metrics.took("hot write", time.perf_counter() - began)
+        return done
+
     def _timeout(self, record: Record) -> int:
         # At least a second: 0 would mean "delete" and a negative one is undefined.
         return max(1, math.ceil(record.expires - self._now()))
@@ -219,6 +231,10 @@ class HotTier:
 
 def _delete(cache: BaseCache, key: str) -> bool:
     return cache.delete(key)
+
+
+def _set(cache: BaseCache, key: str, entry: bytes, timeout: int) -> None:
+    cache.set(key, entry, timeout)
 
 
 class _CasAccess:

@@ -1,9 +1,11 @@
-"""Counters of one process. A count costs about 0.1 µs and takes no lock."""
+"""Counters and latencies of one process. They take no lock, and less than a microsecond."""
 
 import os
 import threading
 import weakref
 from collections import Counter
+
+from .histogram import Histogram, added, new_histogram, observe
 
 #: Every counter and what it counts.
 COUNTERS = {
@@ -38,13 +40,18 @@ COUNTERS = {
 }
 
 
+#: More classes of errors than this are counted as one: some server may answer anything.
+_MOST_ERRORS = 50
+
+
 class _Shard:
     """The counts of one thread."""
 
-    __slots__ = ("__weakref__", "counts")
+    __slots__ = ("__weakref__", "counts", "latencies")
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self.latencies: dict[str, Histogram] = {}
 
 
 class Metrics:
@@ -55,37 +62,79 @@ class Metrics:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._live: weakref.WeakSet[_Shard] = weakref.WeakSet()
-        self._ended: Counter[str] = Counter()
+        self._ended = _Shard()
+        self._errors: Counter[str] = Counter()
 
     def count(self, name: str, number: int = 1) -> None:
         """Add to a counter of ``COUNTERS``."""
         try:
             counts = self._local.shard.counts
         except AttributeError:
-            counts = self._new_shard()
+            counts = self._new_shard().counts
         counts[name] += number
+
+    def took(self, call: str, seconds: float) -> None:
+        """Note how long a call took: "hot read", "hot write" or the same of a region."""
+        try:
+            latencies = self._local.shard.latencies
+        except AttributeError:
+            latencies = self._new_shard().latencies
+        try:
+            histogram = latencies[call]
+        except KeyError:
+            histogram = latencies[call] = new_histogram()
+        observe(histogram, seconds)
+
+    def failed(self, tier: str, error: str) -> None:
+        """Count an error of "hot" or of a region, by its class."""
+        name = f"{tier} {error}"
+        with self._lock:
+            if name not in self._errors and len(self._errors) >= _MOST_ERRORS:
+                name = f"{tier} other"
+            self._errors[name] += 1
 
     def snapshot(self) -> dict[str, int]:
         """Return all counters of this process."""
-        with self._lock:
-            # Held until the lock is free: the last reference to a shard folds it, with the lock.
-            shards = list(self._live)
-            total = self._ended.copy()
-            for shard in shards:
-                # A plain copy: the thread of the shard may be adding a name right now.
-                total.update(shard.counts.copy())
+        total: Counter[str] = Counter()
+        for shard in self._shards():
+            # A plain copy: the thread of the shard may be adding a name right now.
+            total.update(shard.counts.copy())
         return {name: total[name] for name in COUNTERS}
 
-    def _new_shard(self) -> Counter[str]:
+    def latencies(self) -> dict[str, Histogram]:
+        """Return the histograms of this process, by what was called."""
+        found: dict[str, list[Histogram]] = {}
+        for shard in self._shards():
+            for call, histogram in shard.latencies.copy().items():
+                found.setdefault(call, []).append(histogram.copy())
+        return {call: added(histograms) for call, histograms in sorted(found.items())}
+
+    def errors(self) -> dict[str, int]:
+        """Return how many errors there were, by tier and class: ``{"hot TimeoutError": 3}``."""
+        with self._lock:
+            return dict(self._errors)
+
+    def _shards(self) -> list[_Shard]:
+        with self._lock:
+            ended = _Shard()
+            ended.counts = self._ended.counts.copy()
+            ended.latencies = {call: h.copy() for call, h in self._ended.latencies.items()}
+            # The caller holds them longer than the lock: the last reference to one folds it.
+            return [ended, *self._live]
+
+    def _new_shard(self) -> _Shard:
         shard = self._local.shard = _Shard()
         with self._lock:
             self._live.add(shard)
         # A shard dies with its thread; its counts stay.
-        weakref.finalize(shard, self._fold, shard.counts).atexit = False
-        return shard.counts
+        weakref.finalize(shard, self._fold, shard.counts, shard.latencies).atexit = False
+        return shard
 
-    def _fold(self, counts: Counter[str]) -> None:
+    def _fold(self, counts: Counter[str], latencies: dict[str, Histogram]) -> None:
         if os.getpid() != self._pid:
             return  # a thread of the parent, which may have held the lock at the fork
         with self._lock:
-            self._ended.update(counts)
+            self._ended.counts.update(counts)
+            for call, histogram in latencies.items():
+                so_far = self._ended.latencies.get(call)
+                self._ended.latencies[call] = added([so_far, histogram] if so_far else [histogram])

@@ -27,17 +27,22 @@ from .conf import Config, problems
 from .dynamo import DynamoTable
 from .fallback import OldEngine
 from .fleet import Fleet
+from .heartbeat import Heartbeat
 from .hot import HotTier
 from .keys import Keyring
 from .limiter import Limiter
 from .metrics import Metrics
 from .payload import PayloadCodec
 from .reconcile import Reconciler
+from .reporter import Reporter
 from .signals import tier_down, tier_up
 from .store import TieredStore
 from .writer import Writer
 
 logger = logging.getLogger(__name__)
+
+#: How soon a new process tells of itself, in seconds: the first page is not to wait for that.
+FIRST_REPORT_SECONDS = 2.0
 
 #: A fork waits so long for a client that is being made, in seconds.
 _LONGEST_IMPORT = 5.0
@@ -59,10 +64,12 @@ class Runtime:
     keyring: Keyring
     codec: PayloadCodec
     store: TieredStore
+    hot: HotTier
     cold: ColdTier
     fleet: Fleet
     writer: Writer
     metrics: Metrics
+    reporter: Reporter
     old_engine: OldEngine | None
     pid: int
 
@@ -160,17 +167,20 @@ def build(config: Config) -> Runtime:
     adopter = Adopter(cold, reconciler, keys, metrics, lease=config.write_interval)
     fleet = Fleet(hot, site=config.site)
     writer = Writer(reconciler, hot, cold, fleet, metrics, background=config.background)
+    reporter = Reporter(config.site, hot, cold, fleet, writer, metrics)
     for tier, breaker in breakers:
-        breaker.on_change = partial(_changed, tier, writer)
+        breaker.on_change = partial(_changed, tier, writer, reporter)
     return Runtime(
         config=config,
         keyring=keys,
         codec=PayloadCodec(keys, config.encrypt),
         store=TieredStore(config, hot, cold, reconciler, adopter, fleet, writer, metrics),
+        hot=hot,
         cold=cold,
         fleet=fleet,
         writer=writer,
         metrics=metrics,
+        reporter=reporter,
         old_engine=old_engine(config),
         pid=os.getpid(),
     )
@@ -190,9 +200,20 @@ def _start() -> Runtime:
             started = build(config())
             started.cold.warm()
             started.writer.start()
+            _tell_of(started)
             _flush_at_exit_of_multiprocessing()
             _current = started
         return _current
+
+
+def _tell_of(run: Runtime) -> None:
+    """Let the other processes know of this one, and the other sites of this site."""
+    if not run.cold.exists:
+        return
+    run.writer.every_now_and_then("report", FIRST_REPORT_SECONDS, run.reporter.report)
+    if run.config.site is not None:
+        heartbeat = Heartbeat(run.config.site, run.keyring.fingerprints, run.hot, run.cold)
+        run.writer.every_now_and_then("heartbeat", FIRST_REPORT_SECONDS, heartbeat.beat)
 
 
 def _flush_at_exit_of_multiprocessing() -> None:
@@ -201,7 +222,8 @@ def _flush_at_exit_of_multiprocessing() -> None:
         util.Finalize(None, reset, exitpriority=0)
 
 
-def _changed(tier: str, writer: Writer, up: bool) -> None:
+def _changed(tier: str, writer: Writer, reporter: Reporter, up: bool) -> None:
+    reporter.tier_changed(tier, up=up)
     logger.warning("%s: %s.", tier, "answers again" if up else "does not answer")
     if not up:
         writer.probe_later()

@@ -20,7 +20,7 @@ from .metrics import Metrics
 from .payload import Merge
 from .reconcile import Reconciler
 from .record import Record
-from .scheduler import Scheduler
+from .scheduler import Action, Scheduler
 
 logger = logging.getLogger(__name__)
 
@@ -107,10 +107,20 @@ class Writer:
         return id in self._revoking
 
     @property
+    def untold(self) -> int:
+        """How many logouts of this process no region of DynamoDB has been told of yet."""
+        return list(self._revoking.values()).count(False)
+
+    @property
+    def oldest(self) -> float:
+        """Since when the oldest change of this process waits for DynamoDB, 0 if none does."""
+        waiting = list(self._pending.values())
+        return min((pending.record.dirty_since for pending in waiting), default=0.0)
+
+    @property
     def pending_count(self) -> int:
         """How many changes and logouts of this process DynamoDB has still to be told."""
-        untold = list(self._revoking.values()).count(False)
-        return len(self._pending) + len(self._apart) + untold
+        return len(self._pending) + len(self._apart) + self.untold
 
     def write_later(self, pending: Pending, delay: float) -> None:
         """Bring a change to DynamoDB within ``delay`` seconds.
@@ -204,6 +214,13 @@ class Writer:
         if not self._background:
             self._polls.run_due(_INLINE_BUDGET)
             self._jobs.run_due(_INLINE_BUDGET)
+
+    def every_now_and_then(self, name: str, delay: float, action: Action) -> None:
+        """Run something that is no work on sessions in the thread that polls, first in ``delay``.
+
+        It returns after how many seconds it is to be run again.
+        """
+        self._polls.put(name, delay, action, vital=True)
 
     def probe_later(self) -> None:
         """Find out when a tier that has gone down answers again: no request is to wait for that."""

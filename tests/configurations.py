@@ -239,6 +239,12 @@ def later(seconds: float) -> Any:
     return time_machine.travel(time.time() + seconds, tick=True)
 
 
+def quieten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the background thread do nothing of itself for the time of a test."""
+    monkeypatch.setattr("django_dynamo_failover.writer.POLL_SECONDS", 3600)
+    monkeypatch.setattr("django_dynamo_failover.runtime.FIRST_REPORT_SECONDS", 3600)
+
+
 def write_pending() -> None:
     """Let the writer do at once what it has put off."""
     writer = runtime.current().writer
@@ -264,7 +270,7 @@ def open_site(
     expected: Configuration, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Site:
     """Return a site in a configuration. A server that was killed is a port with nobody there."""
-    monkeypatch.setattr("django_dynamo_failover.writer.POLL_SECONDS", 3600)
+    quieten(monkeypatch)
     make_engine = request.getfixturevalue("make_engine")
     hot: Any = None
     if "hot" in expected.down:

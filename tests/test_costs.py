@@ -21,7 +21,7 @@ from django_dynamo_failover import runtime
 from django_dynamo_failover.keys import ALPHABET, KEY_LENGTH, storage_id
 from django_dynamo_failover.writer import Writer
 
-from .configurations import BOTO_SESSION, eventually, hot_key, later, write_pending
+from .configurations import BOTO_SESSION, eventually, hot_key, later, quieten, write_pending
 
 LEASE = 900
 NOTHING = Counter()
@@ -61,7 +61,7 @@ urlpatterns = [path(view.__name__, view) for view in (nothing, read, count, log_
 @pytest.fixture
 def site(engine, settings, monkeypatch):
     """A site whose background thread has nothing to do of itself for the time of a test."""
-    monkeypatch.setattr("django_dynamo_failover.writer.POLL_SECONDS", 3600)
+    quieten(monkeypatch)
     settings.ROOT_URLCONF = __name__
     settings.MIDDLEWARE = [
         "django_dynamo_failover.middleware.SessionMiddleware",

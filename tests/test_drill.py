@@ -15,12 +15,12 @@ from django_dynamo_failover import drill, runtime
 from django_dynamo_failover.drill import Tally
 from django_dynamo_failover.keys import storage_id
 
-from .configurations import BOTO_SESSION, hot_key, write_pending
+from .configurations import BOTO_SESSION, hot_key, quieten, write_pending
 
 
 @pytest.fixture
 def site(engine, monkeypatch):
-    monkeypatch.setattr("django_dynamo_failover.writer.POLL_SECONDS", 3600)
+    quieten(monkeypatch)
     engine.configure(BOTO_SESSION=BOTO_SESSION, READ_TIMEOUT=10, DEADLINE=11)
     return engine
 

@@ -26,7 +26,7 @@ from django_dynamo_failover.keys import ALPHABET, storage_id
 from django_dynamo_failover.moving_out import SessionStore as MovingOutStore
 from django_dynamo_failover.users import revoke_user_sessions
 
-from .configurations import BOTO_SESSION, LOCMEM, LOGIN, later, write_pending
+from .configurations import BOTO_SESSION, LOCMEM, LOGIN, later, quieten, write_pending
 from .web import PASSWORD, USER, Visitor
 
 pytestmark = pytest.mark.django_db
@@ -80,7 +80,7 @@ class Site:
 
 @pytest.fixture
 def make_site(engine, settings, monkeypatch):
-    monkeypatch.setattr("django_dynamo_failover.writer.POLL_SECONDS", 3600)
+    quieten(monkeypatch)
     return lambda name: Site(engine, settings, name)
 
 

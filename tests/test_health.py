@@ -14,7 +14,7 @@ from servers import Dynalite, Memcached, create_table, free_port
 
 from django_dynamo_failover import health
 from django_dynamo_failover.cache import MemcachedCache
-from django_dynamo_failover.dynamo_health import Site, note_site, read_sites
+from django_dynamo_failover.dynamo_sites import Site, note_site, read_sites
 from django_dynamo_failover.exceptions import Unreadable
 from django_dynamo_failover.health import FindingId
 from django_dynamo_failover.keys import Keyring

@@ -23,7 +23,7 @@ from django_dynamo_failover.dynamo import DynamoTable
 from django_dynamo_failover.keys import storage_id
 from django_dynamo_failover.users import revoke_user_sessions
 
-from .configurations import BOTO_SESSION, LOGIN, later
+from .configurations import BOTO_SESSION, LOGIN, later, quieten
 from .test_createtable import MANAGE, nobody
 
 # The threads of the command do not ask the database: its rows are read in this one.
@@ -42,7 +42,7 @@ COMMAND = import_module("django_dynamo_failover.management.commands.importsessio
 
 @pytest.fixture
 def site(engine, settings, monkeypatch):
-    monkeypatch.setattr("django_dynamo_failover.writer.POLL_SECONDS", 3600)
+    quieten(monkeypatch)
     engine.configure(
         BOTO_SESSION=BOTO_SESSION, FALLBACK_ENGINE="django.contrib.sessions.backends.db"
     )

@@ -16,8 +16,10 @@ MAX_LINES = 350
 # `memcached` below it, and the package itself stand beside: nothing imports `cache`, which Django
 # loads by its name in CACHES.
 LAYERS = [
-    {"exceptions", "keys", "breaker", "limiter", "metrics", "signals", "merge"},
-    {"scheduler", "singleflight", "recent", "reasons"},
+    {"exceptions", "keys", "breaker", "limiter", "histogram", "signals", "merge"},
+    {"metrics"},
+    {"scheduler", "singleflight", "recent", "reasons", "history"},
+    {"snapshot"},
     {"conf", "record", "orders", "budget", "checkpoint", "table_spec"},
     {"payload", "table_templates", "table_policies", "table_state"},
     {"changes"},
@@ -25,10 +27,10 @@ LAYERS = [
     {"guarded", "dynamo_client"},
     {"hot", "dynamo"},
     {"cold", "dynamo_admin", "dynamo_sample", "fleet", "clearing"},
-    {"reader", "dynamo_health", "drill", "table_making"},
-    {"reconcile"},
+    {"reader", "dynamo_health", "dynamo_sites", "drill", "table_making"},
+    {"reconcile", "heartbeat"},
     {"adopting", "writer"},
-    {"saving"},
+    {"saving", "reporter"},
     {"store"},
     {"runtime"},
     {"sessions"},

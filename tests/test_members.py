@@ -23,7 +23,7 @@ PICKLE_FLAGS = 1
 
 
 def ids(processes):
-    return sorted(process._id for process in processes)
+    return sorted(process.id for process in processes)
 
 
 def heard_of(process):
@@ -54,9 +54,9 @@ def test_each_process_tells_of_itself(join):
     one.tell(7)
     other.tell(0)
     members = {member.id: member for member in join().members()}
-    assert members.keys() == {one._id, other._id}
-    assert members[one._id] == fleet.Member(
-        id=one._id,
+    assert members.keys() == {one.id, other.id}
+    assert members[one.id] == fleet.Member(
+        id=one.id,
         host=socket.gethostname(),
         pid=os.getpid(),
         site="east",
@@ -64,7 +64,7 @@ def test_each_process_tells_of_itself(join):
         orders=version,
         drained=False,
     )
-    assert (members[other._id].site, members[other._id].orders) == ("west", 0)
+    assert (members[other.id].site, members[other.id].orders) == ("west", 0)
 
 
 def test_what_is_told_last_counts(join):

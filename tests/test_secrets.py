@@ -11,7 +11,7 @@ from django_dynamo_failover.exceptions import Unreadable
 from django_dynamo_failover.keys import storage_id
 from django_dynamo_failover.payload import PayloadCodec
 
-from .configurations import BOTO_SESSION, hot_key, write_pending
+from .configurations import BOTO_SESSION, hot_key, quieten, write_pending
 
 DATA = {"card_number": "4111-1111-1111-1111", "notes": "a long story " * 50}
 WORDS = [b"card_number", b"4111-1111", b"notes", b"a long story"]
@@ -20,7 +20,7 @@ OLD, NEW = "the old key, " * 4, "the new key, " * 4
 
 @pytest.fixture
 def site(engine, monkeypatch):
-    monkeypatch.setattr("django_dynamo_failover.writer.POLL_SECONDS", 3600)
+    quieten(monkeypatch)
     engine.configure(BOTO_SESSION=BOTO_SESSION)
     return engine
 

@@ -16,7 +16,7 @@ from django_dynamo_failover import record, runtime
 from django_dynamo_failover.exceptions import SessionUnavailable, SessionUnreadable, Unreadable
 from django_dynamo_failover.keys import Keyring, storage_id
 
-from .configurations import BOTO_SESSION, hot_key, later, write_pending
+from .configurations import BOTO_SESSION, hot_key, later, quieten, write_pending
 from .forgeries import CARD, COLD_ITEMS, HOT_ENTRIES, PAYLOADS, Planted, executed, flipped, signed
 
 LEASE = 900
@@ -24,7 +24,7 @@ LEASE = 900
 
 @pytest.fixture
 def site(engine, monkeypatch):
-    monkeypatch.setattr("django_dynamo_failover.writer.POLL_SECONDS", 3600)
+    quieten(monkeypatch)
     engine.configure(BOTO_SESSION=BOTO_SESSION)
     executed.clear()
     yield engine

@@ -4,14 +4,13 @@ import time
 from collections.abc import Iterator, Sequence
 
 from django_dynamo_failover.dynamo import DynamoTable
-from django_dynamo_failover.dynamo_health import Site, note_site, read_sites
+from django_dynamo_failover.dynamo_sites import Site, note_site, read_sites
 from django_dynamo_failover.exceptions import ColdUnavailable, Unreadable
+from django_dynamo_failover.heartbeat import KEPT_SECONDS
 from django_dynamo_failover.reasons import explain
 
 from .report import Finding
 
-#: A site that has not been checked for so long is forgotten.
-_KEPT_SECONDS = 4 * 7 * 24 * 3600
 _LABEL_LENGTH = 40
 
 _LOGS_OUT = "a failover between them logs everyone out"
@@ -35,9 +34,9 @@ def check_sites(
     try:
         sites = read_sites(table, until)
         if label is not None:
-            stale = [s.label for s in sites if s.seen < now - _KEPT_SECONDS and s.label != label]
+            stale = [s.label for s in sites if s.seen < now - KEPT_SECONDS and s.label != label]
             ours = Site(label, tuple(fingerprints), now)
-            note_site(table, ours, stale, int(now) + _KEPT_SECONDS, until)
+            note_site(table, ours, stale, int(now) + KEPT_SECONDS, until)
     except (ColdUnavailable, Unreadable) as error:
         yield Finding(
             "sites.secret-key",
@@ -49,7 +48,7 @@ def check_sites(
             else "Delete the item 'sites' from the table, and run this again at each site.",
         )
         return
-    known = [site for site in sites if site.seen >= now - _KEPT_SECONDS]
+    known = [site for site in sites if site.seen >= now - KEPT_SECONDS]
     for site in known:
         if site.label != label:
             yield _compared(site, fingerprints)
