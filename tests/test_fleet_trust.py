@@ -102,7 +102,7 @@ def test_another_site_on_the_same_memcached_hears_nothing(open_memcached, order,
     ours.poll()
     theirs.poll()
     assert theirs.known == (False, 0, [])
-    assert [member.id for member in theirs.members()] == [theirs._id]
+    assert [member.id for member in theirs.members()] == [theirs.id]
 
 
 def test_a_secret_that_is_being_replaced_is_understood(open_memcached):
