@@ -8,6 +8,7 @@ class DynamoFailoverConfig(AppConfig):
 
     name = "django_dynamo_failover"
     verbose_name = "Session failover"
+    default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
         """Register the checks."""

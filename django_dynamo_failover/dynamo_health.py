@@ -43,7 +43,8 @@ class TableView:
 
     ``unfit`` is why the key of the table is wrong, "" if it is right. ``replicas`` has the state of
     the table in each other region. ``ttl`` is whether what has expired is deleted, ``recovery``
-    whether the table can be put back to any second of the last weeks.
+    whether the table can be put back to any second of the last weeks. ``items`` and ``bytes`` were
+    counted some hours ago.
     """
 
     status: str | None
@@ -52,6 +53,8 @@ class TableView:
     strong_consistency: bool
     ttl: bool | None
     recovery: bool | None
+    items: int | None
+    bytes: int | None
 
 
 def view(table: DynamoTable, clock: Clock, until: float) -> TableView:
@@ -92,6 +95,8 @@ def view(table: DynamoTable, clock: Clock, until: float) -> TableView:
         strong_consistency=bool(found and found.strong),
         ttl=ttl and attribute_of(ttl) == TTL,
         recovery=backups and _recovers(backups),
+        items=described and described.get("ItemCount"),
+        bytes=described and described.get("TableSizeBytes"),
     )
 
 

@@ -186,6 +186,15 @@ class SessionStore(SessionBase):
         self._get_session()  # type: ignore[attr-defined]
         return self.done_without
 
+    def do_without(self) -> None:
+        """Go on without the session, for which no tier can answer: nothing is saved.
+
+        The cookie is left alone.
+        """
+        self.done_without = True
+        self.failure = None
+        self._session_cache = {}
+
     def log_in_anew(self) -> None:
         """Take the user for one who has logged in just now: see ``revoke_user_sessions``."""
         self._anew = self.modified = True

@@ -36,7 +36,7 @@ class Parts:
 
 def look_at_settings() -> tuple[Parts | None, list[Finding]]:
     """Return the parts that the settings make, None if they make none, and what is found."""
-    found = list(_system_checks())
+    found = list(system_checks())
     parts = None
     try:
         parts = _parts()
@@ -65,7 +65,7 @@ def _parts() -> Parts:
     )
 
 
-def _system_checks() -> Iterator[Finding]:
+def system_checks() -> Iterator[Finding]:
     for check in checks.check_settings(None):
         level: Level = "error" if check.level >= ERROR else "warning"
         yield Finding("settings", level, str(check.id), check.msg, check.hint or "")

@@ -38,13 +38,13 @@ def check_region(
     try:
         seen = view(table, clock, min(until, time.monotonic() + _CONTACT_SECONDS))
     except ColdUnavailable as error:
-        yield from _no_table(table.name, error)
-        yield from _clock(table.name, clock)
+        yield from no_table(table.name, error)
+        yield from clock_of(table.name, clock.ahead)
         return
     yield Finding("region.reachable", "ok", table.name, "answers")
-    yield from _clock(table.name, clock)
+    yield from clock_of(table.name, clock.ahead)
     fit = True
-    for finding in _described(table.name, seen, regions):
+    for finding in described(table.name, seen, regions):
         fit = fit and finding.level != "error"
         yield finding
     if fit:
@@ -58,7 +58,8 @@ def is_usable(region: str, findings: Collection[Finding]) -> bool:
     return bool(about) and not any(f.id in needed and f.level == "error" for f in about)
 
 
-def _no_table(region: str, error: ColdUnavailable) -> Iterator[Finding]:
+def no_table(region: str, error: ColdUnavailable) -> Iterator[Finding]:
+    """Judge why a region did not describe the table."""
     code = code_of(error)
     if code == "ResourceNotFoundException":
         yield Finding("region.reachable", "ok", region, "answers")
@@ -74,10 +75,11 @@ def _no_table(region: str, error: ColdUnavailable) -> Iterator[Finding]:
     yield Finding("region.reachable", "error", region, explain(error), remedy)
 
 
-def _clock(region: str, clock: Clock) -> Iterator[Finding]:
-    if clock.ahead is None:
+def clock_of(region: str, ahead: float | None) -> Iterator[Finding]:
+    """Judge whether this machine and a region have the same time, if that is known."""
+    if ahead is None:
         return
-    apart = abs(clock.ahead)
+    apart = abs(ahead)
     if apart <= _CLOCK_WARNING:
         yield Finding("region.clock", "ok", region, "has the same time")
         return
@@ -85,13 +87,14 @@ def _clock(region: str, clock: Clock) -> Iterator[Finding]:
         "region.clock",
         "error" if apart > _CLOCK_ERROR else "warning",
         region,
-        f"this machine's clock is {apart:.0f} s {'ahead' if clock.ahead > 0 else 'behind'}:"
+        f"this machine's clock is {apart:.0f} s {'ahead' if ahead > 0 else 'behind'}:"
         " sessions expire, and leases end, by the clock",
         "Let NTP or chrony set the clock of this machine.",
     )
 
 
-def _described(region: str, seen: TableView, regions: Collection[str]) -> Iterator[Finding]:
+def described(region: str, seen: TableView, regions: Collection[str]) -> Iterator[Finding]:
+    """Judge what DynamoDB says of the table in one of the ``regions``."""
     if seen.status is None or seen.replicas is None:
         yield _not_told("region.table", region, "DescribeTable")
     else:

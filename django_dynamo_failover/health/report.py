@@ -21,7 +21,13 @@ FindingId = Literal[
     "session.hot",
     "session.region",
     "session.replication",
+    "sessions.served",
+    "sessions.backlog",
+    "sessions.oversize",
+    "sessions.lost",
+    "processes.heard",
     "sites.label",
+    "sites.heard",
     "sites.secret-key",
 ]
 

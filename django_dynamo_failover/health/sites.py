@@ -20,16 +20,7 @@ def check_sites(
     table: DynamoTable, label: str | None, fingerprints: Sequence[str], until: float
 ) -> Iterator[Finding]:
     """Compare with the sites that have noted themselves in a region, and note this one."""
-    if label is None:
-        yield Finding(
-            "sites.label",
-            "warning",
-            "this site",
-            "has no name, so that the other sites cannot compare their SECRET_KEY with it",
-            'Set DYNAMO_FAILOVER["SITE"] to a name of its own at each site.',
-        )
-    else:
-        yield Finding("sites.label", "ok", "this site", f"is {_shown(label)}")
+    yield named(label)
     now = time.time()
     try:
         sites = read_sites(table, until)
@@ -51,8 +42,8 @@ def check_sites(
     known = [site for site in sites if site.seen >= now - KEPT_SECONDS]
     for site in known:
         if site.label != label:
-            yield _compared(site, fingerprints)
-        elif not _agree(site.fingerprints, fingerprints):
+            yield compared(site, fingerprints)
+        elif not agree(site.fingerprints, fingerprints):
             yield _ourselves(site)
     if all(site.label == label for site in known):
         yield Finding(
@@ -64,9 +55,23 @@ def check_sites(
         )
 
 
-def _compared(site: Site, fingerprints: Sequence[str]) -> Finding:
-    name = f"site {_shown(site.label)}"
-    if _agree(site.fingerprints, fingerprints):
+def named(label: str | None) -> Finding:
+    """Judge the label of this site."""
+    if label is None:
+        return Finding(
+            "sites.label",
+            "warning",
+            "this site",
+            "has no name, so that the other sites cannot compare their SECRET_KEY with it",
+            'Set DYNAMO_FAILOVER["SITE"] to a name of its own at each site.',
+        )
+    return Finding("sites.label", "ok", "this site", f"is {shown(label)}")
+
+
+def compared(site: Site, fingerprints: Sequence[str]) -> Finding:
+    """Judge whether another site has the secrets of this one."""
+    name = f"site {shown(site.label)}"
+    if agree(site.fingerprints, fingerprints):
         return Finding("sites.secret-key", "ok", name, "accepts the sessions of this site")
     return Finding(
         "sites.secret-key",
@@ -82,18 +87,19 @@ def _ourselves(site: Site) -> Finding:
     return Finding(
         "sites.secret-key",
         "error",
-        f"site {_shown(site.label)}",
+        f"site {shown(site.label)}",
         "was checked with another SECRET_KEY before: either it was changed without"
         " SECRET_KEY_FALLBACKS, or another site has the same name",
         'Set DYNAMO_FAILOVER["SITE"] to a name of its own at each site, and run this again.',
     )
 
 
-def _agree(theirs: Sequence[str], ours: Sequence[str]) -> bool:
+def agree(theirs: Sequence[str], ours: Sequence[str]) -> bool:
     """Tell whether each accepts what the other makes now."""
     return bool(theirs and ours) and theirs[0] in ours and ours[0] in theirs
 
 
-def _shown(label: str) -> str:
+def shown(label: str) -> str:
+    """Return the label of a site for a person."""
     # Somebody else may have written it: nothing that moves a cursor.
     return repr(label[:_LABEL_LENGTH])

@@ -1,0 +1,1 @@
+"""The health panel in a real browser, before web processes of two sites on real servers."""
