@@ -22,6 +22,7 @@ from django_dynamo_failover.keys import Keyring
 from django_dynamo_failover.metrics import Metrics
 from django_dynamo_failover.payload import PayloadCodec
 from django_dynamo_failover.reconcile import Reconciler
+from django_dynamo_failover.reporter import Reporter
 from django_dynamo_failover.store import TieredStore
 from django_dynamo_failover.writer import Writer
 
@@ -171,10 +172,13 @@ class Process:
             monotonic=clock,
         )
         self.writer._jobs._changed = Patience(world)
-        for breaker in hot_breakers:
-            breaker.on_change = partial(runtime._changed, "hot", self.writer)
-        for region in self.cold._regions:
-            region.breaker.on_change = partial(runtime._changed, region.table.name, self.writer)
+        reporter = Reporter(
+            None, self.hot, self.cold, self.fleet, self.writer, self.metrics, now=clock
+        )
+        breakers = [("hot", breaker) for breaker in hot_breakers]
+        breakers += [(region.table.name, region.breaker) for region in self.cold._regions]
+        for tier, breaker in breakers:
+            breaker.on_change = partial(runtime._changed, tier, self.writer, reporter)
         self.store = TieredStore(
             CONFIG,
             self.hot,
@@ -191,10 +195,12 @@ class Process:
             keyring=KEYRING,
             codec=CODEC,
             store=self.store,
+            hot=self.hot,
             cold=self.cold,
             fleet=self.fleet,
             writer=self.writer,
             metrics=self.metrics,
+            reporter=reporter,
             old_engine=None,
             pid=os.getpid(),
         )

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,8 @@ from django_dynamo_failover.keys import storage_id
 from shop.demo.datacenter import PROJECT_DIR, Datacenter
 
 TABLE = "shop_sessions"
+
+_PATIENCE_SECONDS = 20.0
 
 
 class StageError(Exception):
@@ -48,6 +51,10 @@ class Cold:
     def has_revocation(self, cookie: str) -> bool:
         """Whether the table says that this session was logged out."""
         return self._item("revoked:" + storage_id(cookie)) is not None
+
+    def knows(self, site: str) -> bool:
+        """Whether a site has noted itself in the table, which each does soon after its start."""
+        return f"site:{site}" in (self._item("sites") or {})
 
     def _item(self, id: str) -> dict | None:
         self._own["GetItem"] += 1
@@ -111,6 +118,12 @@ def _start(stage: Stage, environment: dict[str, str]) -> None:
             task.result()
         except RuntimeError as error:
             raise StageError(str(error)) from error
+    # Or that would be taken for the cost of a page.
+    patience = time.monotonic() + _PATIENCE_SECONDS
+    while not all(stage.cold.knows(site.name) for site in stage.sites):
+        if time.monotonic() > patience:
+            raise StageError("A site did not note itself in the table.")
+        time.sleep(0.05)
 
 
 def _manage(environment: dict[str, str], command: str) -> None:
