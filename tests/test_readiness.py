@@ -82,11 +82,15 @@ class TestFailover:
         assert found.oldest == site.runtime.writer.oldest > 0
         assert found.reasons == ("DynamoDB has still to be told of changes or logouts: 6.",)
 
-    def test_what_this_process_holds_is_known_at_once(self, readiness, site):
+    def test_what_this_process_holds_is_known_at_once_and_counted_once(
+        self, readiness, site, clock
+    ):
         assert not readiness.failover().reasons
         save(site)
         assert readiness.failover().pending == 1
-        site.runtime.fleet.tell(1)  # which is not counted twice
+        site.runtime.fleet.tell(1)
+        clock.tick(FRESH_SECONDS)
+        assert readiness.failover().pending == 1
         site.runtime.writer.flush(5)
         assert not readiness.failover().reasons
 
@@ -152,11 +156,12 @@ class TestCost:
             readiness.failover()
         assert memcached.commands() - before == {"get": 2 * fleet.SLOTS}
 
-    def test_nobody_waits_for_a_reader_that_is_stuck(self, readiness, clock, monkeypatch):
+    def test_nobody_waits_for_a_reader_that_is_stuck(self, readiness, clock, monkeypatch, caplog):
         assert not readiness.failover().reasons
         is_stuck, go_on = threading.Event(), threading.Event()
 
         def members(_):
+            assert not is_stuck.is_set() or go_on.is_set(), "a second one is stuck"
             is_stuck.set()
             assert go_on.wait(10)
             return [member(1)]
@@ -173,6 +178,7 @@ class TestCost:
             finally:
                 go_on.set()
             assert stuck.result(5).reasons == UNKNOWN  # it is out of date by now
+        assert not caplog.records
         clock.tick(FRESH_SECONDS)
         assert readiness.failover().reasons == ()
 
