@@ -31,8 +31,8 @@ class Failover:
     """What a failover right now would find. It would lose nothing if there are no ``reasons``.
 
     ``pending`` counts the changes and logouts of all ``processes`` of the site that DynamoDB has
-    still to be told. The rest is of this process: since when its oldest change waits, in epoch
-    seconds, 0 if none does; and how many of its logouts no region knows of.
+    still to be told; ``logouts`` only the latter. ``oldest`` is since when a change waits, in epoch
+    seconds, 0 if none does.
     """
 
     reasons: tuple[str, ...]
@@ -92,11 +92,12 @@ class Readiness:
         # What this process holds is known better than it was told.
         others = [member for member in members if member.id != self._fleet.id]
         pending = self._writer.pending_count + sum(member.pending for member in others)
+        oldest = [self._writer.oldest, *(member.oldest for member in others)]
         return Failover(
             reasons=tuple(self._reasons(heard, pending)),
             pending=pending,
-            oldest=self._writer.oldest,
-            logouts=self._writer.untold,
+            oldest=min(filter(None, oldest), default=0.0),
+            logouts=self._writer.untold + sum(member.logouts for member in others),
             processes=len(members),
             draining=self._fleet.draining,
         )

@@ -21,6 +21,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
 from . import __version__, runtime
+from .readiness import Failover
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def _about_process() -> dict[str, Any]:
     }
 
 
-def _about_failover(run: runtime.Runtime, found: Any) -> dict[str, Any]:
+def _about_failover(run: runtime.Runtime, found: Failover) -> dict[str, Any]:
     waits = max(0.0, time.time() - found.oldest) if found.oldest else 0.0
     return {
         "pending": found.pending,

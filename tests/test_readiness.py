@@ -75,12 +75,29 @@ class TestFailover:
         assert (found.processes, found.draining) == (3, False)
 
     def test_what_any_process_holds_would_be_lost(self, readiness, site, tell):
-        tell(member(1, pending=2), member(2, pending=3))
+        tell(member(1, pending=2, oldest=9e9), member(2, pending=3, logouts=3))
         save(site)
         found = readiness.failover()
-        assert found.pending == 6
+        assert (found.pending, found.logouts) == (6, 3)
         assert found.oldest == site.runtime.writer.oldest > 0
         assert found.reasons == ("DynamoDB has still to be told of changes or logouts: 6.",)
+
+    def test_the_oldest_change_is_that_of_whatever_process(self, readiness, site, tell):
+        tell(member(1), member(2, pending=1, oldest=7.0), member(3, pending=1, oldest=8.0))
+        save(site)
+        assert readiness.failover().oldest == 7
+
+    def test_each_process_tells_since_when_its_oldest_change_waits(self, site, dynamodb):
+        save(site)
+        run = site.runtime
+        run.writer._poll()
+        [told] = run.fleet.members()
+        assert (told.pending, told.oldest, told.logouts) == (1, run.writer.oldest, 0)
+        dynamodb.fail("*", "InternalServerError", times=None)
+        run.store.delete("0" * 64, 2**31)
+        run.writer._poll()
+        [told] = run.fleet.members()
+        assert (told.pending, told.logouts) == (2, 1)
 
     def test_what_this_process_holds_is_known_at_once_and_counted_once(
         self, readiness, site, clock
