@@ -8,7 +8,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 OnUnavailable = Literal["raise", "anonymous"]
@@ -54,6 +54,7 @@ class Config:
     boto_session: str | None = None
     fallback_engine: str | None = None
     fallback_cache_alias: str | None = None
+    health_token: str | None = field(default=None, repr=False)
 
     @classmethod
     def parse(cls, settings: Mapping[str, Any]) -> "Config":
@@ -74,7 +75,7 @@ class Problem:
     hint: str
 
 
-SETTINGS = tuple(field.name.upper() for field in dataclasses.fields(Config))
+SETTINGS = tuple(each.name.upper() for each in dataclasses.fields(Config))
 
 
 def problems(settings: object) -> list[Problem]:
@@ -147,6 +148,12 @@ def _is_name_or_none(value: Any) -> bool:
     return value is None or _is_name(value)
 
 
+def _is_token_or_none(value: Any) -> bool:
+    # As a header of HTTP carries it.
+    is_token = isinstance(value, str) and re.fullmatch("[!-~]{16,}", value) is not None
+    return value is None or is_token
+
+
 def _are_names(value: Any) -> bool:
     return isinstance(value, list | tuple | set | frozenset) and all(map(_is_name, value))
 
@@ -204,4 +211,8 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         'the dotted path of a session engine, as "django.contrib.sessions.backends.db", or None',
     ),
     "FALLBACK_CACHE_ALIAS": (_is_name_or_none, "a key of CACHES, or None"),
+    "HEALTH_TOKEN": (
+        _is_token_or_none,
+        "a string of at least 16 characters, all of them ASCII and none a space, or None",
+    ),
 }

@@ -50,7 +50,8 @@ class Member:
 
     ``id`` is random. ``pending`` counts what DynamoDB has still to be told, ``orders`` is the
     version of those it knows, ``drained`` says that it has written all through for a while and has
-    nothing pending.
+    nothing pending. ``oldest`` is since when the oldest change waits, in epoch seconds, 0 if none
+    does; ``logouts`` counts those that no region has been told of, which ``pending`` includes.
     """
 
     id: str
@@ -60,6 +61,8 @@ class Member:
     pending: int
     orders: int
     drained: bool
+    oldest: float = 0.0
+    logouts: int = 0
 
 
 class Fleet:
@@ -136,7 +139,7 @@ class Fleet:
             time.sleep(_WAIT_STEP)
         return True
 
-    def tell(self, pending: int) -> None:
+    def tell(self, pending: int, oldest: float = 0.0, logouts: int = 0) -> None:
         """Tell the others of this process. Raises ``HotUnavailable``."""
         member = Member(
             id=self.id,
@@ -147,6 +150,8 @@ class Fleet:
             orders=self.orders.version,
             # Saves that had begun before the order are over by the next time.
             drained=self.draining and self._was_draining and not pending,
+            oldest=oldest,
+            logouts=logouts,
         )
         self._was_draining = self.draining
         self._write(json.dumps(dataclasses.asdict(member)).encode())
@@ -258,6 +263,7 @@ def _decode_member(note: bytes | None) -> Member | None:
     """Return what a process tells, as far as this release knows it; None if it does not."""
     try:
         told: dict[str, Any] = json.loads(note or b"")
-        return Member(**{field.name: told[field.name] for field in dataclasses.fields(Member)})
-    except (KeyError, TypeError, ValueError):
+        known = [field.name for field in dataclasses.fields(Member) if field.name in told]
+        return Member(**{name: told[name] for name in known})
+    except (TypeError, ValueError):
         return None

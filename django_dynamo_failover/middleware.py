@@ -11,7 +11,6 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import patch_vary_headers
 
-from . import runtime
 from .cold import Waited, waited
 from .exceptions import SessionUnavailable
 
@@ -45,10 +44,9 @@ class SessionMiddleware(DjangoSessionMiddleware):
                 return _unavailable(error)
 
     def process_request(self, request: HttpRequest) -> None:
-        """Put the session on the request. Asks no tier yet."""
+        """Put the session on the request. Asks no tier yet, and starts nothing."""
         super().process_request(request)
-        anonymous = runtime.current().config.on_unavailable == "anonymous"
-        request.session.anonymous_if_unavailable = anonymous  # type: ignore[attr-defined]
+        request.session.in_request = True  # type: ignore[attr-defined]
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Answer for a view that could not have its session."""

@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,7 @@ from .keys import Keyring
 from .limiter import Limiter
 from .metrics import Metrics
 from .payload import PayloadCodec
+from .readiness import Readiness
 from .reconcile import Reconciler
 from .reporter import Reporter
 from .signals import tier_down, tier_up
@@ -70,11 +72,13 @@ class Runtime:
     writer: Writer
     metrics: Metrics
     reporter: Reporter
+    readiness: Readiness
     old_engine: OldEngine | None
     pid: int
 
 
 _current: Runtime | None = None
+_began = time.monotonic()
 _lock = threading.Lock()
 
 
@@ -84,6 +88,11 @@ def current() -> Runtime:
     if _current is None or _current.pid != os.getpid():
         return _start()
     return _current
+
+
+def uptime() -> float:
+    """Return for how many seconds this process has been there, since its fork if it is one."""
+    return time.monotonic() - _began
 
 
 def reset() -> None:
@@ -97,11 +106,15 @@ def reset() -> None:
 
 def config() -> Config:
     """Return the ``DYNAMO_FAILOVER`` setting. Raises ``ImproperlyConfigured``."""
-    setting = getattr(settings, "DYNAMO_FAILOVER", {})
-    found = problems(setting)
+    # Nowhere in a local variable: Django's debug page shows those, and it has HEALTH_TOKEN in it.
+    found = problems(_setting())
     if found:
         raise ImproperlyConfigured(" ".join(f"{p.message} {p.hint}" for p in found))
-    return Config.parse(setting)
+    return Config.parse(_setting())
+
+
+def _setting() -> Any:
+    return getattr(settings, "DYNAMO_FAILOVER", {})
 
 
 def tables(config: Config, attempts: int | None = None) -> list[DynamoTable]:
@@ -181,6 +194,7 @@ def build(config: Config) -> Runtime:
         writer=writer,
         metrics=metrics,
         reporter=reporter,
+        readiness=Readiness(hot, cold, fleet, writer),
         old_engine=old_engine(config),
         pid=os.getpid(),
     )
@@ -245,8 +259,9 @@ def _wait_before_fork() -> None:
 
 def _forget_after_fork() -> None:
     # Nothing is closed: threads, connections and pending changes are the parent's.
-    global _current, _lock
+    global _current, _lock, _began
     _current = None
+    _began = time.monotonic()
     _lock = threading.Lock()
 
 

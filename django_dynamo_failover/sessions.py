@@ -33,8 +33,8 @@ class SessionStore(SessionBase):
     thread.
     """
 
-    #: Do without the session, and save nothing, when no tier can answer. Set by the middleware.
-    anonymous_if_unavailable = False
+    #: Whether it is that of a request, to which ``ON_UNAVAILABLE`` applies. Set by the middleware.
+    in_request = False
     #: Whether this session had to be done without.
     done_without = False
     #: What the last call raised because no tier could answer. The middleware looks here for
@@ -60,7 +60,7 @@ class SessionStore(SessionBase):
             data = self._loads(held) if held else {}
         except SessionUnavailable as error:
             run.metrics.count("unavailable")
-            if not self.anonymous_if_unavailable:
+            if not self.in_request or run.config.on_unavailable != "anonymous":
                 self.failure = error
                 raise
             self.done_without = True

@@ -254,7 +254,7 @@ class Writer:
         if self.draining:
             self.hurry()
         with contextlib.suppress(HotUnavailable):
-            self._fleet.tell(self.pending_count)
+            self._fleet.tell(self.pending_count, self.oldest, self.untold)
         return POLL_SECONDS
 
     def _probe(self) -> float | None:

@@ -37,6 +37,7 @@ RIGHT = {
     "BOTO_SESSION": [None, "shop.boto.session"],
     "FALLBACK_ENGINE": [None, "django.contrib.sessions.backends.db"],
     "FALLBACK_CACHE_ALIAS": [None, "default"],
+    "HEALTH_TOKEN": [None, "x" * 16, "e.g.+a/token=with~-_all"],
 }
 NOT_NAMES = [None, "", 1, b"name", ["name"]]
 NOT_SECONDS = [None, "1", True, -1, -0.5, NAN, INFINITY, [1]]
@@ -75,6 +76,7 @@ WRONG = {
     "BOTO_SESSION": NOT_NAMES[1:],
     "FALLBACK_ENGINE": NOT_NAMES[1:],
     "FALLBACK_CACHE_ALIAS": NOT_NAMES[1:],
+    "HEALTH_TOKEN": [*NOT_NAMES[1:], "x" * 15, "x" * 16 + "\n", "two words in a token", "ü" * 16],
 }
 
 
@@ -141,6 +143,10 @@ def test_any_unknown_key_is_a_problem(setting):
 def test_all_problems_are_found_at_once():
     found = problems({"TABLE": "", "DEADLINE": 0, "x": 1, "y": 2})
     assert sorted(problem.id for problem in found) == ["E002", "E002", "E003", "E003"]
+
+
+def test_a_token_is_not_shown_with_the_config():
+    assert "s3cr3t" not in repr(Config.parse({"HEALTH_TOKEN": "s3cr3t, s3cr3t".replace(" ", "-")}))
 
 
 def test_an_empty_dict_is_right_and_has_the_defaults():

@@ -30,7 +30,7 @@ LAYERS = [
     {"reader", "dynamo_health", "dynamo_sites", "drill", "table_making"},
     {"reconcile", "heartbeat"},
     {"adopting", "writer"},
-    {"saving", "reporter"},
+    {"saving", "reporter", "readiness"},
     {"store"},
     {"runtime"},
     {"sessions"},

@@ -16,7 +16,7 @@ from django_dynamo_failover.exceptions import HotUnavailable
 from django_dynamo_failover.keys import Keyring
 
 from .fleets import Process
-from .sites import KEYRING
+from .sites import KEYRING, NOW
 from .web import until
 
 PICKLE_FLAGS = 1
@@ -51,7 +51,7 @@ def slots(monkeypatch):
 def test_each_process_tells_of_itself(join):
     one, other = join(site="east"), join(site="west")
     version = one.drain(True)
-    one.tell(7)
+    one.tell(7, oldest=NOW, logouts=2)
     other.tell(0)
     members = {member.id: member for member in join().members()}
     assert members.keys() == {one.id, other.id}
@@ -63,6 +63,8 @@ def test_each_process_tells_of_itself(join):
         pending=7,
         orders=version,
         drained=False,
+        oldest=NOW,
+        logouts=2,
     )
     assert (members[other.id].site, members[other.id].orders) == ("west", 0)
 
@@ -206,6 +208,11 @@ FORGED = {
     "noise with our signature": KEYRING.sign_hot(SLOT, b"noise") + b"noise",
     "a newer release's": KEYRING.sign_hot(SLOT, b"{}") + b"{}",
 }
+
+
+def test_what_an_earlier_release_does_not_tell_is_nothing():
+    eve = fleet._decode_member(NOTE)
+    assert (eve.id, eve.oldest, eve.logouts) == ("eve", 0, 0)
 
 
 @pytest.mark.parametrize("name", FORGED)

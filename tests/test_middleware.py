@@ -9,10 +9,12 @@ from django.contrib.admin.checks import check_dependencies
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
 from django.core.cache.backends.locmem import LocMemCache
+from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import request_finished
 from django.http import HttpResponse, StreamingHttpResponse
 from django.test import RequestFactory
 
+from django_dynamo_failover import runtime
 from django_dynamo_failover.exceptions import SessionUnavailable, SessionUnreadable
 from django_dynamo_failover.keys import storage_id
 from django_dynamo_failover.middleware import SessionMiddleware
@@ -134,6 +136,16 @@ class TestIsDjangos:
     def test_a_change_is_saved_under_the_same_cookie(self, engine, cookie):
         assert ask(write, cookie).cookies[COOKIE].value == cookie
         assert engine.store(cookie)["number"] == 2
+
+    def test_a_page_that_does_not_ask_for_the_session_starts_nothing(self, engine, monkeypatch):
+        """Not even where it could not: an endpoint has to answer with wrong settings, too."""
+        monkeypatch.setattr(runtime, "build", Mock(side_effect=AssertionError))
+        engine.restart()
+        assert ask(plain).content == b"done"
+        engine.configure(DEADLINE=0)
+        assert ask(plain).content == b"done"
+        with pytest.raises(ImproperlyConfigured):
+            ask(read, "x" * 32)
 
     def test_a_page_that_does_not_ask_for_the_session_costs_nothing(self, cache, cookie):
         response = ask(plain, cookie)

@@ -3,7 +3,7 @@
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.views import LoginView, LogoutView
-from django.urls import path
+from django.urls import include, path
 
 from shop import status, views
 
@@ -23,6 +23,7 @@ urlpatterns = [
     path("status/", status.page, name="status"),
     path("status.json", status.document, name="status-json"),
     path("ping", status.ping, name="ping"),
+    path("health/", include("django_dynamo_failover.urls")),
     path("admin/", admin.site.urls),
 ]
 

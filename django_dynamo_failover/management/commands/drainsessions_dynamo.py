@@ -131,5 +131,5 @@ def _public(member: Member) -> dict[str, Any]:
     return {
         name: value
         for name, value in dataclasses.asdict(member).items()
-        if name not in ("id", "orders")
+        if name not in ("id", "orders", "oldest", "logouts")
     }
