@@ -14,7 +14,7 @@ from .exceptions import SessionUnavailable
 from .models import FailoverHealth
 from .panel import passes
 from .panel.actions import ACTIONS, ActionFailed
-from .panel.facts import look
+from .panel.facts import PATIENCE_SECONDS, SHORT_PATIENCE_SECONDS, look
 from .panel.page import page
 
 _TEMPLATES = "django_dynamo_failover"
@@ -136,7 +136,6 @@ class FailoverHealthAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             raise PermissionDenied
         lost = passes.is_session_lost(request)
         context: dict[str, Any] = {
-            "session_lost": lost,
             "actions": [
                 (name, action.label, reverse(f"{self.admin_site.name}:{_NAME}_action", args=[name]))
                 for name, action in ACTIONS.items()
@@ -145,7 +144,8 @@ class FailoverHealthAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             else [],
         }
         try:
-            return context | page(look())
+            known = look(SHORT_PATIENCE_SECONDS if lost else PATIENCE_SECONDS)
+            return context | page(known, session_lost=lost)
         except ImproperlyConfigured as error:
             return context | {"misconfigured": str(error)}
 

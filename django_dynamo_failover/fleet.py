@@ -78,6 +78,7 @@ class Fleet:
         self.id = secrets.token_hex(8)
         self._names = hot.note_on_each_server(_ORDERS)
         self._slot: str | None = None
+        self._has_left = False
         self._was_draining = False
         self._revalidated = 0.0
         self._lock = threading.Lock()
@@ -171,7 +172,8 @@ class Fleet:
         return sorted(found, key=lambda snapshot: (snapshot.host, snapshot.pid))
 
     def leave(self) -> None:
-        """Give the slot back."""
+        """Give the slot back, and take no other: a poll may still be under way."""
+        self._has_left = True
         slot, self._slot = self._slot, None
         if slot is not None:
             with contextlib.suppress(HotUnavailable):
@@ -239,9 +241,13 @@ class Fleet:
         failure: HotUnavailable | None = None
         # At random, as all processes of a site may start, or lose a server, at once.
         for slot in random.sample(free, min(len(free), _ATTEMPTS)):
+            if self._has_left:
+                return
             try:
                 if self._hot.write_note(slot, note, None, SLOT_SECONDS):
                     self._slot = slot
+                    if self._has_left:
+                        self.leave()
                     return
             except HotUnavailable as error:
                 failure = error

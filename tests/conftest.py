@@ -11,6 +11,7 @@
 ``make_engine(…)``       the same for other servers, regions, caches and options
 ``join()``               one more process of a site, as ``Fleet`` sees it: see ``fleets``
 ``serve(…)``             web processes of the shop, and the ``operator`` beside them
+``chief``                who looks at the health panel: see ``panels``
 =======================  =========================================================================
 
 A test whose server is not installed is skipped; with ``REQUIRE_SERVERS=1`` in the environment it
@@ -292,3 +293,4 @@ def engine(
 # At the end, as they need what is above.
 from .fleets import join, open_memcached, soon_forgotten, three  # noqa: E402, F401
 from .operating import environment, operator, serve, shop  # noqa: E402, F401
+from .panels import chief, panel_servers, panel_site  # noqa: E402, F401

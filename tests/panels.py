@@ -1,9 +1,24 @@
-"""A site whose processes are made up, each with a busy hour behind it, for the panel to show."""
+"""The panel: who looks at it, on which servers, and what made-up processes tell it.
 
+=======================  =========================================================================
+``panel_site``           a site that is well, and has a name
+``panel_servers``        the same on servers of its own, to kill and freeze
+``chief``                a browser whose user may do everything, at ``panel_site``
+=======================  =========================================================================
+"""
+
+import html
 import json
+import re
 import time
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from types import SimpleNamespace
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+from servers import Dynalite, Memcached
 
 from django_dynamo_failover import runtime
 from django_dynamo_failover.conf import Config, Region
@@ -16,9 +31,67 @@ from django_dynamo_failover.metrics import COUNTERS
 from django_dynamo_failover.panel.facts import Description, Facts, Fleets, Reached, Sites
 from django_dynamo_failover.snapshot import Snapshot
 
+from .configurations import BOTO_SESSION
 from .sites import KEYRING
+from .web import PASSWORD, Visitor
 
 PANEL = "/admin/django_dynamo_failover/failoverhealth/"
+
+
+@pytest.fixture
+def panel_site(engine):
+    engine.configure(SITE="east", BOTO_SESSION=BOTO_SESSION)
+    return engine
+
+
+class Servers:
+    """A site on servers of its own, to kill and freeze."""
+
+    def __init__(self, make_engine, start, **options):
+        self.hot, self.cold = start(Memcached), start(Dynalite)
+        self.engine = make_engine(
+            self.hot, self.cold, SITE="east", BOTO_SESSION=BOTO_SESSION, **options
+        )
+
+    @contextmanager
+    def without(self, *tiers):
+        """A block in which these answer nobody."""
+        with ExitStack() as stack:
+            for tier in tiers:
+                tier.freeze()
+                stack.callback(tier.thaw)
+            yield
+
+
+@pytest.fixture
+def panel_servers(make_engine, start):
+    return Servers(make_engine, start)
+
+
+@pytest.fixture
+def chief(panel_site):
+    return visitor(make_user("chief", is_superuser=True))
+
+
+def make_user(name, *permissions, **fields):
+    """Return a new user of the staff with these permissions."""
+    fields = {"is_staff": True, **fields}
+    user = get_user_model().objects.create_user(name, password=PASSWORD, **fields)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    return user
+
+
+def visitor(user):
+    """Return a browser that is logged in."""
+    browser = Visitor()
+    browser.force_login(user)
+    return browser
+
+
+def words(response):
+    """Return what an answer says, without its HTML."""
+    text = html.unescape(re.sub(r"<[^>]*>", " ", response.content.decode()))
+    return " ".join(text.split())
 
 
 def histogram(*seconds):
@@ -119,5 +192,5 @@ def table(**fields):
 
 def member(of, **fields):
     """A process as it tells of itself every other second."""
-    made = Member(of.id, of.host, of.pid, of.site, of.pending, 0, drained=False)
+    made = Member(of.id, of.host, of.pid, of.site, of.pending, 0, False, of.oldest, of.logouts)
     return replace(made, **fields)

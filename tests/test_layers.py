@@ -37,7 +37,7 @@ LAYERS = [
     {"asgi", "importing", "middleware", "moving_out", "users"},
     {"checks", "models"},
     {"health"},
-    {"deploy_checks", "views"},
+    {"deploy_checks", "panel", "views"},
     {"admin", "apps", "urls", "management"},
 ]
 BESIDE = {"cache": {"memcached"}, "memcached": {"exceptions"}, "": set()}

@@ -84,8 +84,22 @@ def test_who_leaves_is_not_there_any_more(join):
     one.leave()
     assert heard_of(other) == ids([other])
     one.leave()
+    one.tell(0)  # a poll that was under way
+    assert heard_of(other) == ids([other])
+
+
+def test_who_leaves_while_it_takes_a_slot_is_not_there_any_more(join):
+    one, other = join(), join()
+    take = one.hot.write_note
+
+    def take_and_leave(*arguments):
+        taken = take(*arguments)
+        one.leave()
+        return taken
+
+    one.hot.write_note = take_and_leave
     one.tell(0)
-    assert heard_of(other) == ids([one, other])
+    assert heard_of(other) == []
 
 
 def test_who_is_not_heard_of_any_more_is_not_there_any_more(join, soon_forgotten):

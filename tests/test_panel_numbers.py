@@ -60,7 +60,7 @@ def test_the_backlog_is_that_of_all_and_as_old_as_the_oldest():
 
 def test_what_a_process_told_last_counts():
     one, other = process(1), process(2, pending=50, oldest=NOW - 300)
-    members = [member(one, pending=9), member(other, pending=0, drained=True)]
+    members = [member(one, pending=9), member(other, pending=0, oldest=0.0, drained=True)]
     numbers = add_up(site(one, other, members=members))
     # Of the own process nobody knows better than itself.
     assert (numbers.pending, numbers.oldest) == (0, 0.0)

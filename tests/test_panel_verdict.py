@@ -74,6 +74,12 @@ def test_without_any_tier_a_site_is_not_ready():
     assert wrong[0] == ("sessions.served", "error")  # the worst first
 
 
+def test_whoever_looks_without_a_session_proves_the_same():
+    known = facts(at=NOW)
+    report, _ = judge(known, add_up(known), session_lost=True)
+    assert report.verdict == "not ready"
+
+
 def test_one_server_of_the_hot_tier_is_not_all_of_it():
     servers = {"hot tier, server 1 of 2": DOWN, "hot tier, server 2 of 2": Reached(0.001)}
     found, wrong = verdict(servers=servers, regions={"us-east-1": DOWN})

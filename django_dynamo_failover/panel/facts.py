@@ -26,6 +26,8 @@ from .asking import Question
 
 #: A page waits so long for answers; what is known later is on the next one. In seconds.
 PATIENCE_SECONDS = 0.6
+#: One that has waited in vain for the session of its user has little time left.
+SHORT_PATIENCE_SECONDS = 0.2
 
 #: One call to DynamoDB takes no longer: a region that is frozen holds a thread.
 _CALL_SECONDS = 2.5
@@ -129,7 +131,7 @@ class Lookout:
             self._sites,
         ]
 
-    def look(self, patience: float = PATIENCE_SECONDS) -> Facts:
+    def look(self, patience: float) -> Facts:
         """Return what is known ``patience`` seconds from now at the latest."""
         until = time.monotonic() + patience
         for question in self._questions:
@@ -150,13 +152,16 @@ class Lookout:
 _lookout: tuple[runtime.Runtime, Lookout] | None = None
 
 
-def look() -> Facts:
-    """Return what is known of the site of this process. Raises ``ImproperlyConfigured``."""
+def look(patience: float = PATIENCE_SECONDS) -> Facts:
+    """Return what is known of the site of this process, ``patience`` seconds from now at most.
+
+    Raises ``ImproperlyConfigured``.
+    """
     global _lookout
     run = runtime.current()
     if _lookout is None or _lookout[0] is not run:
         _lookout = run, Lookout(run)
-    return _lookout[1].look()
+    return _lookout[1].look(patience)
 
 
 def _server(number: int, of: int) -> str:

@@ -31,6 +31,7 @@ class Process:
 
     snapshot: Snapshot
     pending: int
+    logouts: int
     oldest: float
     heard: float
     drained: bool
@@ -98,7 +99,7 @@ def add_up(facts: Facts) -> Numbers:
         calls=_calls(snapshots),
         errors=errors,
         pending=sum(process.pending for process in alive),
-        logouts=sum(process.snapshot.logouts for process in alive),
+        logouts=sum(process.logouts for process in alive),
         oldest=max((process.oldest for process in alive), default=0.0),
         cost=_cost(facts, hour, min(snapshot.started for snapshot in snapshots)),
     )
@@ -125,12 +126,12 @@ def _processes(facts: Facts) -> list[Process]:
 def _process(snapshot: Snapshot, member: Member | None, facts: Facts) -> Process:
     own = snapshot.id == facts.own.id
     # Its slot, which is told anew more often, is newer than its snapshot.
-    pending = member.pending if member is not None and not own else snapshot.pending
-    oldest = facts.at - snapshot.oldest if snapshot.oldest and pending else 0.0
+    newest = member if member is not None and not own else snapshot
     return Process(
         snapshot=snapshot,
-        pending=pending,
-        oldest=max(0.0, oldest),
+        pending=newest.pending,
+        logouts=newest.logouts,
+        oldest=max(0.0, facts.at - newest.oldest) if newest.oldest else 0.0,
         heard=0.0 if own else max(0.0, facts.at - snapshot.at),
         drained=member is not None and member.drained,
         own=own,

@@ -69,13 +69,14 @@ class SiteRow:
     key: str
 
 
-def page(facts: Facts) -> dict[str, Any]:
-    """Return the context of the sections."""
+def page(facts: Facts, *, session_lost: bool) -> dict[str, Any]:
+    """Return the context of the sections. For ``session_lost`` see ``judge``."""
     numbers = add_up(facts)
-    report, advice = judge(facts, numbers)
+    report, advice = judge(facts, numbers, session_lost=session_lost)
     problems = [finding for finding in report.findings if finding.level in ("error", "warning")]
     unknown = [finding for finding in report.findings if finding.level == "unknown"]
     return {
+        "session_lost": session_lost,
         "at": _time(facts.at),
         "verdict": report.verdict,
         "headline": VERDICTS[report.verdict],

@@ -26,8 +26,12 @@ _LEVELS = ("error", "warning", "unknown", "ok")
 _ADVICE = ("region.ttl", "region.recovery", "sites.label")
 
 
-def judge(facts: Facts, numbers: Numbers) -> tuple[Report, list[Finding]]:
+def judge(
+    facts: Facts, numbers: Numbers, *, session_lost: bool = False
+) -> tuple[Report, list[Finding]]:
     """Return what is found, the worst first; and what else is worth doing.
+
+    ``session_lost``: no tier could answer for the session of whoever looks.
 
     An error is what would log users out in a failover, or does not serve them now. A tier that is
     down is a warning: that is what the other one is for.
@@ -35,6 +39,8 @@ def judge(facts: Facts, numbers: Numbers) -> tuple[Report, list[Finding]]:
     found = [*facts.settings]
     if not facts.regions:
         found.append(_no_regions())
+    if session_lost or not any(map(_answers, [*facts.servers.values(), *facts.regions.values()])):
+        found.append(_nothing_answers())
     found += _reachable(facts, numbers)
     for region, description in facts.described.items():
         found += _table(region, description, list(facts.regions))
@@ -53,18 +59,20 @@ def _no_regions() -> Finding:
     return Finding("settings", "error", "settings", message, remedy)
 
 
+def _nothing_answers() -> Finding:
+    return Finding(
+        "sessions.served",
+        "error",
+        "sessions",
+        "neither tier answers: users get a 503, and are logged in again once one of them does",
+        "Look at the network of this machine, then after the hot tier.",
+    )
+
+
 def _reachable(facts: Facts, numbers: Numbers) -> Iterator[Finding]:
     hot_down = [name for name, reached in facts.servers.items() if not _answers(reached)]
     cold_down = [name for name, reached in facts.regions.items() if not _answers(reached)]
     all_cold_down = len(cold_down) == len(facts.regions)
-    if len(hot_down) == len(facts.servers) and all_cold_down:
-        yield Finding(
-            "sessions.served",
-            "error",
-            "sessions",
-            "neither tier answers: users get a 503, and are logged in again once one of them does",
-            "Look at the network of this machine, then after the hot tier.",
-        )
     for name in hot_down:
         yield Finding(
             "hot.reachable",

@@ -21,6 +21,7 @@ from django_dynamo_failover.hot import HotTier
 from django_dynamo_failover.keys import Keyring
 from django_dynamo_failover.metrics import Metrics
 from django_dynamo_failover.payload import PayloadCodec
+from django_dynamo_failover.readiness import Readiness
 from django_dynamo_failover.reconcile import Reconciler
 from django_dynamo_failover.reporter import Reporter
 from django_dynamo_failover.store import TieredStore
@@ -201,6 +202,7 @@ class Process:
             writer=self.writer,
             metrics=self.metrics,
             reporter=reporter,
+            readiness=Readiness(self.hot, self.cold, self.fleet, self.writer, monotonic=clock),
             old_engine=None,
             pid=os.getpid(),
         )

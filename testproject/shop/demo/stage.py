@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from urllib.request import urlopen
 
 from servers import Dynalite, MotoServer, boto3_client, dynamodb_server, hot_server
 
@@ -118,7 +119,9 @@ def _start(stage: Stage, environment: dict[str, str]) -> None:
             task.result()
         except RuntimeError as error:
             raise StageError(str(error)) from error
-    # Or that would be taken for the cost of a page.
+    for site in stage.sites:
+        urlopen(f"{site.url}/login/", timeout=10).close()  # noqa: S310  # the first use of a session
+    # Or what a site notes in the table would be taken for the cost of a page.
     patience = time.monotonic() + _PATIENCE_SECONDS
     while not all(stage.cold.knows(site.name) for site in stage.sites):
         if time.monotonic() > patience:
