@@ -247,7 +247,7 @@ def test_a_process_with_very_much_pending(operator, environment):
     with process_with(SESSIONS, environment) as keys:
         assert len(keys) == SESSIONS
         until(lambda: sum(each.pending for each in operator.members) == SESSIONS)
-        assert all_items(operator.engine) == set()
+        assert not [id for id in all_items(operator.engine) if len(id) == 64]
         began = time.monotonic()
         lines = operator.run(DRAIN, "on")
         took = time.monotonic() - began
@@ -255,6 +255,6 @@ def test_a_process_with_very_much_pending(operator, environment):
         counts = [int(line.rpartition(" ")[2]) for line in lines[:-1]]
         assert counts == sorted(counts, reverse=True)
         stored = all_items(operator.engine)
-    assert {storage_id(key) for key in keys} == stored
+    assert {storage_id(key) for key in keys} <= stored
     for number in range(0, SESSIONS, 97):
         assert operator.stored(keys[number])["number"] == number
