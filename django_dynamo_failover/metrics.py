@@ -60,7 +60,8 @@ class Metrics:
     def __init__(self) -> None:
         self._local = threading.local()
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        # Whoever holds it may be the one to collect the garbage, and that may be a shard.
+        self._lock = threading.RLock()
         self._live: weakref.WeakSet[_Shard] = weakref.WeakSet()
         self._ended = _Shard()
         self._errors: Counter[str] = Counter()
@@ -116,11 +117,12 @@ class Metrics:
 
     def _shards(self) -> list[_Shard]:
         with self._lock:
+            live = [*self._live]  # first: what is held here is not folded meanwhile
             ended = _Shard()
             ended.counts = self._ended.counts.copy()
             ended.latencies = {call: h.copy() for call, h in self._ended.latencies.items()}
             # The caller holds them longer than the lock: the last reference to one folds it.
-            return [ended, *self._live]
+            return [ended, *live]
 
     def _new_shard(self) -> _Shard:
         shard = self._local.shard = _Shard()
