@@ -5,12 +5,14 @@ import json
 import random
 import time
 import zlib
+from pathlib import Path
 
 import pytest
 
 from django_dynamo_failover.exceptions import Unreadable
 from django_dynamo_failover.history import MINUTES, Event, History, Minute
 from django_dynamo_failover.metrics import Metrics
+from django_dynamo_failover.reporter import REPORT_SECONDS
 from django_dynamo_failover.snapshot import Snapshot, decode_snapshot
 
 from .sites import NOW, Clock
@@ -96,6 +98,12 @@ def test_it_comes_back_as_it_was(busy):
 
 def test_after_a_busy_hour_it_is_less_than_4_kb(busy):
     assert len(busy.encode()) < 4096
+
+
+def test_what_an_hour_of_them_takes_is_documented(busy):
+    page = (Path(__file__).parent.parent / "docs" / "how.rst").read_text()
+    assert "2,700 KB for one that has answered 20 pages a second" in page
+    assert len(busy.encode()) * 3600 / REPORT_SECONDS / 1000 == pytest.approx(2700, rel=0.1)
 
 
 def test_to_make_and_to_read_it_takes_about_a_millisecond(busy):
