@@ -1,4 +1,4 @@
-"""Counters and latencies of one process. They take no lock, and less than a microsecond."""
+"""Counters and latencies of one process. Page hits take no lock for them, and 1 to 2 µs."""
 
 import itertools
 import threading
