@@ -24,6 +24,7 @@ from django_dynamo_failover.snapshot import Snapshot
 from .configurations import BOTO_SESSION, LOGIN, eventually, quieten, write_pending
 from .fleets import Process
 from .sites import KEYRING, NOW
+from .test_costs import wait_for_background
 from .test_members import PICKLE_FLAGS
 
 
@@ -34,6 +35,7 @@ def site(make_engine, memcached, dynamodb, table, monkeypatch):
     engine = make_engine(memcached, dynamodb, table=table, SITE="east", BOTO_SESSION=BOTO_SESSION)
     engine.configure(NEW_SESSION_DELAY=3600)
     assert engine.runtime
+    wait_for_background()  # its first look at the hot tier
     return engine
 
 
@@ -206,6 +208,7 @@ def mortal(make_engine, start, dynamodb, table, monkeypatch):
     memcached = start(Memcached)
     engine = make_engine(memcached, dynamodb, table=table, BOTO_SESSION=BOTO_SESSION)
     assert engine.runtime
+    wait_for_background()  # its first look at the hot tier
     return engine
 
 
@@ -230,8 +233,8 @@ def test_an_outage_of_memcached_is_told_after_it(mortal):
 def test_while_memcached_is_down_nothing_is_raised_and_one_line_is_logged(mortal, caplog):
     run = mortal.runtime
     told(run)
-    mortal.hot.kill()
     caplog.clear()
+    mortal.hot.kill()
     for _ in range(100):
         assert run.reporter.report() == reporter.REPORT_SECONDS
         with pytest.raises(HotUnavailable):
