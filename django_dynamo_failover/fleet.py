@@ -158,18 +158,28 @@ class Fleet:
         self._write(json.dumps(dataclasses.asdict(member)).encode())
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Show a snapshot of this process to whoever looks. Raises ``HotUnavailable``."""
+        """Show a snapshot of this process to whoever looks.
+
+        Raises ``HotUnavailable``, ``ValueTooLarge``.
+        """
         slot = self._slot  # another thread may lose it meanwhile
-        if slot is not None:
-            self._hot.put_note(_snapshot_name(slot), snapshot.encode(), _SNAPSHOT_SECONDS)
+        if slot is None:
+            return
+        name = _snapshot_name(slot)
+        self._hot.put_note(name, snapshot.encode(), _SNAPSHOT_SECONDS)
+        if self._has_left:
+            self._hot.drop_note(name)
 
     def snapshots(self) -> list[Snapshot]:
         """Return what each process published last, also those that are gone; one ``get_many``."""
-        found = []
+        found: dict[str, Snapshot] = {}
         for note in self._hot.read_notes(_SNAPSHOT_NAMES).values():
             with contextlib.suppress(Unreadable):
-                found.append(decode_snapshot(note))
-        return sorted(found, key=lambda snapshot: (snapshot.host, snapshot.pid))
+                snapshot = decode_snapshot(note)
+                # A process that had to take another slot has left one at the slot from before.
+                known = found.setdefault(snapshot.id, snapshot)
+                found[snapshot.id] = max(known, snapshot, key=lambda each: each.at)
+        return sorted(found.values(), key=lambda snapshot: (snapshot.host, snapshot.pid))
 
     def leave(self) -> None:
         """Give the slot back, and take no other: a poll may still be under way."""

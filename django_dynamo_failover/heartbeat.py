@@ -9,7 +9,13 @@ from collections.abc import Callable, Sequence
 from .cold import ColdTier
 from .dynamo import DynamoTable
 from .dynamo_sites import Site, note_site, put_heartbeat, read_sites
-from .exceptions import ColdUnavailable, HotUnavailable, Unreadable, ValueTooLarge
+from .exceptions import (
+    ColdMisconfigured,
+    ColdUnavailable,
+    HotUnavailable,
+    Unreadable,
+    ValueTooLarge,
+)
 from .hot import HotTier
 from .reasons import explain
 
@@ -23,8 +29,11 @@ KEPT_SECONDS = 4 * 7 * 24 * 3600
 
 _TURN = "session-heartbeat"
 _TURN_SECONDS = 50
-_NOTED_SECONDS = 86_400.0
-_CALL_SECONDS = 2.5
+_NOTED_SECONDS = 24 * 3600
+_RETRY_SECONDS = 3600
+
+#: All of a beat starts within this: meanwhile the thread does not look at the hot tier.
+_BEAT_WITHIN = 2.5
 
 
 class Heartbeat:
@@ -59,26 +68,35 @@ class Heartbeat:
             return True  # rather all of them than none
 
     def _leave(self, site: Site) -> None:
+        end = time.monotonic() + _BEAT_WITHIN
         up = self._cold.up
-        for table in self._cold.tables:
-            if up[table.name]:
-                with contextlib.suppress(ColdUnavailable):
-                    put_heartbeat(table, site, self._expires, time.monotonic() + _CALL_SECONDS)
-                    self._note(table, site)
-                    return
+        tables = [table for table in self._cold.tables if up[table.name]]
+        for number, table in enumerate(tables):
+            now = time.monotonic()
+            until = now + (end - now) / (len(tables) - number)
+            with contextlib.suppress(ColdUnavailable):
+                put_heartbeat(table, site, self._expires, until)
+                self._note(table, site, end)
+                return
 
-    def _note(self, table: DynamoTable, site: Site) -> None:
+    def _note(self, table: DynamoTable, site: Site, until: float) -> None:
         """Note the site among those to look for, once a day."""
-        if self._now() < self._note_again_at:
+        if site.seen < self._note_again_at:
             return
-        self._note_again_at = self._now() + _NOTED_SECONDS
-        until = time.monotonic() + _CALL_SECONDS
+        self._note_again_at = site.seen + _NOTED_SECONDS
         try:
-            known = {noted.label: noted for noted in read_sites(table, until)}.get(site.label)
-            # Another key of the same site is for a health check to find.
-            if known is None or known.fingerprints == site.fingerprints:
-                note_site(table, site, [], self._expires, until)
+            sites = read_sites(table, until)
+            known = {noted.label: noted for noted in sites if not _is_forgotten(noted, site.seen)}
+            ours = known.get(site.label)
+            if ours is not None and ours.fingerprints != site.fingerprints:
+                return  # another key of the same site is for a health check to find
+            if ours is not None and ours.seen > site.seen - _NOTED_SECONDS:
+                return  # by another process
+            forget = {noted.label for noted in sites} - {*known, site.label}
+            note_site(table, site, sorted(forget), self._expires, until)
         except (ColdUnavailable, Unreadable) as error:
+            if not isinstance(error, ColdMisconfigured | Unreadable):
+                self._note_again_at = site.seen + _RETRY_SECONDS
             logger.warning(
                 "This site cannot note itself in the table, so that the panel of another one does"
                 " not show it: %s.",
@@ -88,3 +106,7 @@ class Heartbeat:
     @property
     def _expires(self) -> int:
         return int(self._now()) + KEPT_SECONDS
+
+
+def _is_forgotten(site: Site, now: float) -> bool:
+    return site.seen <= now - KEPT_SECONDS

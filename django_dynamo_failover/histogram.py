@@ -46,15 +46,20 @@ def count(histogram: Sequence[float]) -> int:
 
 
 def added(histograms: Iterable[Sequence[float]]) -> Histogram:
-    """Return one histogram of all that these have seen."""
-    return [sum(values) for values in zip(new_histogram(), *histograms, strict=True)]
+    """Return one histogram of all that these have seen: the same in whatever order they come."""
+    parts = [*histograms]
+    total: Histogram = [sum(values) for values in zip(new_histogram(), *parts, strict=True)]
+    total[-1] = _in_microseconds(sum(_in_microseconds(part[-1]) for part in parts))
+    return total
 
 
 def since(now: Sequence[float], before: Sequence[float] | None) -> Histogram:
     """Return what a histogram has seen after an earlier copy of it was made."""
     if before is None:
         return list(now)
-    return [later - earlier for later, earlier in zip(now, before, strict=True)]
+    new: Histogram = [later - earlier for later, earlier in zip(now, before, strict=True)]
+    new[-1] = _in_microseconds(new[-1])
+    return new
 
 
 def quantile(histogram: Sequence[float], part: float) -> float | None:
@@ -76,3 +81,9 @@ def quantile(histogram: Sequence[float], part: float) -> float | None:
         if upto >= rank and upto > before:
             return lower + (upper - lower) * (rank - before) / (upto - before)
     return BOUNDS[-1]
+
+
+def _in_microseconds(seconds: float) -> float:
+    # Whole ones add up exactly. Else a sum would depend on the order of the threads, and could get
+    # smaller when one ends: to whoever watches the numbers that is a restart.
+    return round(seconds, 6)

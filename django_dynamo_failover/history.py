@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from .histogram import Histogram, added, since
+from .histogram import Histogram, added, count, since
 from .metrics import Metrics
 
 MINUTES = 60
@@ -80,8 +80,9 @@ class History:
                 call: since(histogram, self._latencies.get(call))
                 for call, histogram in latencies.items()
             }
+            calls = {call: histogram for call, histogram in calls.items() if count(histogram)}
             self._counts, self._latencies = counts, latencies
-            if new or any(map(any, calls.values())):
+            if new or calls:
                 self._add(new, calls)
 
     def _add(self, counts: Mapping[str, int], calls: Mapping[str, Histogram]) -> None:
@@ -94,8 +95,10 @@ class History:
             cold=added(cold) if cold else [],
         )
         if self._minutes and self._minutes[-1].at == new.at:
-            new = together([self._minutes.pop(), new])
-        self._minutes.append(new)
+            # In its place: there is no moment in which somebody could read neither.
+            self._minutes[-1] = together([self._minutes[-1], new])
+        else:
+            self._minutes.append(new)
 
 
 def together(minutes: list[Minute]) -> Minute:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from . import __version__
 from .cold import ColdTier
-from .exceptions import HotUnavailable
+from .exceptions import HotUnavailable, ValueTooLarge
 from .fleet import Fleet
 from .history import EventKind, History
 from .hot import HotTier
@@ -49,7 +49,7 @@ class Reporter:
 
     def report(self) -> float:
         """Publish a snapshot; return after how many seconds to do it again."""
-        with contextlib.suppress(HotUnavailable):
+        with contextlib.suppress(HotUnavailable, ValueTooLarge):
             self._fleet.publish(self.snapshot())
         return REPORT_SECONDS
 

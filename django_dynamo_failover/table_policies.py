@@ -9,10 +9,11 @@ from .table_spec import TableSpec
 #: whoever makes the table, imports, and logs users out.
 Role = Literal["web", "gc", "check", "admin"]
 
-_WEB = ["BatchGetItem", "BatchWriteItem", "PutItem"]
+#: The last for the note of the site, once a day where ``SITE`` is set.
+_WEB = ["BatchGetItem", "BatchWriteItem", "PutItem", "UpdateItem"]
 _GC = ["DeleteItem", "DescribeTable", "DescribeTimeToLive", "Scan"]
 #: A check tries what web processes and ``clearsessions_dynamo`` do.
-_CHECK = sorted({*_WEB, *_GC, "DescribeContinuousBackups", "UpdateItem"})
+_CHECK = sorted({*_WEB, *_GC, "DescribeContinuousBackups"})
 _ADMIN = ["BatchGetItem", "CreateTable", "DescribeTable", "DescribeTimeToLive", "PutItem"]
 
 #: What DynamoDB does by itself, in the name of whoever adds a replica.

@@ -75,7 +75,7 @@ class Writer:
         self._lock = threading.Lock()
         self._pending: dict[str, Pending] = {}
         self._pending_bytes = 0
-        self._apart: set[Hashable] = set()
+        self._apart: dict[Hashable, float] = {}  # since when it waits
         self._revoking: dict[str, bool] = {}  # whether any region knows already
 
     def start(self) -> None:
@@ -114,8 +114,8 @@ class Writer:
     @property
     def oldest(self) -> float:
         """Since when the oldest change of this process waits for DynamoDB, 0 if none does."""
-        waiting = list(self._pending.values())
-        return min((pending.record.dirty_since for pending in waiting), default=0.0)
+        since = [pending.record.dirty_since for pending in list(self._pending.values())]
+        return min(since + list(self._apart.values()), default=0.0)
 
     @property
     def pending_count(self) -> int:
@@ -153,7 +153,7 @@ class Writer:
     def _write_apart(self, pending: Pending) -> None:
         # The hot tier had lost this one before the next was made: neither has the other's change.
         key = ("write", pending.record.id, pending.record.lineage)
-        self._apart.add(key)
+        self._apart[key] = pending.record.dirty_since
         self._jobs.put(key, 0.0, partial(self._bring_apart, key, pending), vital=True)
 
     def reborn(self, record: Record) -> None:
@@ -275,7 +275,7 @@ class Writer:
     def _bring_apart(self, key: Hashable, pending: Pending) -> float | None:
         again = self._bring(pending)
         if again is None:
-            self._apart.discard(key)
+            self._apart.pop(key, None)
         return again
 
     def _bring(self, pending: Pending) -> float | None:

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -18,10 +19,15 @@ from django.urls import path
 from servers import free_port
 
 from django_dynamo_failover import runtime
+from django_dynamo_failover.cache import MemcachedCache
+from django_dynamo_failover.heartbeat import Heartbeat
 from django_dynamo_failover.keys import ALPHABET, KEY_LENGTH, storage_id
+from django_dynamo_failover.reporter import Reporter
 from django_dynamo_failover.writer import Writer
 
 from .configurations import BOTO_SESSION, eventually, hot_key, later, quieten, write_pending
+from .sites import KEYRING, Clock, connect
+from .sites import Site as Place
 
 LEASE = 900
 NOTHING = Counter()
@@ -314,6 +320,96 @@ class TestDynamoDB:
         browser.get("/count")
         assert site.cold.requests() - before == Counter(BatchGetItem=1, PutItem=1)
         assert browser.get("/read").content == b"2"
+
+
+class TestBeingSeen:
+    """What processes do of themselves, whether or not there are requests: see docs/how.rst."""
+
+    DOCUMENTED = " ".join((Path(__file__).parent.parent / "docs" / "how.rst").read_text().split())
+
+    @pytest.fixture
+    def clock(self):
+        return Clock()
+
+    @pytest.fixture
+    def process(self, memcached, dynamodb, table, clock):
+        """A process without requests, that lives when it is told to."""
+        table_of_site = connect(dynamodb)
+        table_of_site.table = table
+        cache = MemcachedCache(memcached.address, {})
+        site = Place(cache, table_of_site, clock)
+        parts = (site.hot, site.cold, site.fleet)
+        site.writer = Writer(
+            site.reconciler, *parts, site.metrics, background=False, now=clock, monotonic=clock
+        )
+        site.reporter = Reporter("here", *parts, site.writer, site.metrics, now=clock)
+        site.heartbeat = Heartbeat("here", KEYRING.fingerprints, site.hot, site.cold, now=clock)
+        site.writer.start()
+        site.writer.run_due()
+        site.heartbeat.beat()
+        yield site
+        cache.disconnect()
+
+    def live(self, process, clock, seconds):
+        """Let the background do what it does in so many seconds."""
+        end = clock.now + seconds
+        while (due := process.writer._polls._heap[0].due) <= end:
+            clock.tick(due - clock.now)
+            process.writer.run_due()
+
+    def test_to_hear_of_orders_and_to_keep_a_slot_costs_four_commands(self, process, memcached):
+        before = memcached.commands()
+        for _ in range(100):
+            process.writer._poll()
+        # One look for the site token, one for orders, one at the own slot.
+        assert +(memcached.commands() - before) == Counter(get=300, set=100, cas=100)
+
+    def test_a_snapshot_costs_one_command(self, process, memcached):
+        before = memcached.commands()
+        for _ in range(100):
+            process.reporter.report()
+        assert +(memcached.commands() - before) == Counter(set=100)
+
+    def test_a_heartbeat_costs_one_command_and_one_write_in_a_site(
+        self, process, memcached, dynamodb
+    ):
+        before, sent = memcached.commands(), dynamodb.requests()
+        for _ in range(10):
+            process.heartbeat.beat()  # but the turn is taken
+        assert +(memcached.commands() - before) == Counter(set=10)
+        assert dynamodb.requests() == sent
+        memcached.flush()
+        process.heartbeat.beat()
+        assert dynamodb.requests() - sent == Counter(PutItem=1)  # and no note of the site again
+
+    def test_an_hour_costs_what_is_documented(self, process, memcached, dynamodb, clock):
+        process.writer.every_now_and_then("report", 2, process.reporter.report)
+        process.writer.every_now_and_then("heartbeat", 2, process.heartbeat.beat)
+        before, sent = memcached.commands(), dynamodb.requests()
+        self.live(process, clock, 3600)
+        cost = memcached.commands() - before
+        assert cost["get"] == 5400
+        assert cost["cas"] == 1800
+        assert 60 <= cost["set"] - 1800 - 720 <= 67  # whose turn it is to beat
+        assert dynamodb.requests() == sent
+        for text in (f"{5400 + 1800:,} commands", "720 commands", "60 to 67 that ask"):
+            assert text in self.DOCUMENTED
+
+    def test_its_bytes_are_what_is_documented(self, process, memcached):
+        """So many each hour, in KB: what is sent and what is answered."""
+
+        def bytes_of(work, times):
+            before = memcached.stats()
+            for _ in range(100):
+                work()
+            after = memcached.stats()
+            moved = sum(after[name] - before[name] for name in ("bytes_read", "bytes_written"))
+            return moved / 100 * times / 1000
+
+        assert "1,100 KB" in self.DOCUMENTED
+        assert bytes_of(process.writer._poll, 1800) == pytest.approx(1100, rel=0.15)
+        assert "200 KB" in self.DOCUMENTED
+        assert bytes_of(process.reporter.report, 720) == pytest.approx(200, rel=0.15)
 
 
 class TestLease:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from django_dynamo_failover.histogram import BOUNDS, count, observe
 from django_dynamo_failover.metrics import COUNTERS, Metrics
 
 
@@ -114,7 +115,6 @@ def test_no_count_is_lost_or_doubled_while_snapshots_are_taken(metrics):
 
 
 def test_a_thread_that_ends_during_a_snapshot_does_not_stop_it(metrics):
-    """The snapshot then holds the last reference to what the thread has counted."""
     go = threading.Event()
     threads = []
     for _ in range(3):
@@ -136,9 +136,8 @@ def test_a_thread_that_ends_during_a_snapshot_does_not_stop_it(metrics):
                 thread.join()
             return Counter(self)
 
-    for shard in list(metrics._live):
+    for shard in metrics._live.values():
         shard.counts = Copied(shard.counts)
-    del shard
     snapshots = []
     snapshot = threading.Thread(target=lambda: snapshots.append(metrics.snapshot()), daemon=True)
     snapshot.start()
@@ -182,6 +181,28 @@ def test_a_child_of_a_fork_starts_also_in_the_middle_of_a_snapshot(metrics):
     assert ended == (child, 0), "the child hangs"
 
 
+def test_a_shard_that_is_collected_by_who_holds_the_lock_does_not_hang(metrics):
+    """Those of greenlets are in cycles: to collect one may be anybody's turn."""
+    held = []
+
+    def count_and_hold():
+        metrics.count("saves")
+        metrics.took("hot read", 0.1)
+        held.append(metrics._local.shard)
+
+    in_thread(count_and_hold)
+
+    def collect():
+        with metrics._lock:
+            held.clear()
+
+    collector = threading.Thread(target=collect, daemon=True)
+    collector.start()
+    collector.join(2)
+    assert not collector.is_alive(), "it hangs"
+    assert metrics.snapshot()["saves"] == count_of(metrics, "hot read") == 1
+
+
 def test_a_count_costs_less_than_a_microsecond(metrics):
     metrics.count("saves")
     counts = 10_000
@@ -193,6 +214,149 @@ def test_a_count_costs_less_than_a_microsecond(metrics):
         return (time.perf_counter() - began) / counts
 
     assert min(cost() for _ in range(10)) < 1e-6
+
+
+# --- How long calls took ----------------------------------------------------------------------
+
+
+def count_of(metrics, call):
+    return count(metrics.latencies()[call])
+
+
+def test_of_what_was_not_called_there_is_nothing(metrics):
+    assert metrics.latencies() == {}
+
+
+def test_calls_are_counted_by_what_was_called(metrics):
+    metrics.took("us-east-1 read", 0.02)
+    for seconds in (0.001, 0.002, 9):
+        metrics.took("hot read", seconds)
+    latencies = metrics.latencies()
+    assert list(latencies) == ["hot read", "us-east-1 read"]
+    assert [count(histogram) for histogram in latencies.values()] == [3, 1]
+    assert latencies["hot read"][-1] == 9.003
+    assert latencies["hot read"][len(BOUNDS)] == 1
+
+
+def test_latencies_stay_as_they_are(metrics):
+    metrics.took("hot read", 0.001)
+    before = metrics.latencies()
+    metrics.took("hot read", 0.001)
+    metrics.took("hot write", 0.001)
+    assert list(before) == ["hot read"]
+    assert count(before["hot read"]) == 1
+    observe(before["hot read"], 1)
+    assert count_of(metrics, "hot read") == 2
+
+
+def test_the_calls_of_all_threads_add_up(metrics):
+    threads, calls = 8, 2_000
+    start = threading.Barrier(threads)
+
+    def call():
+        start.wait()
+        for _ in range(calls):
+            metrics.took("hot read", 0.25)
+
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(threads):
+            pool.submit(call)
+        pool.shutdown()
+        assert count_of(metrics, "hot read") == threads * calls
+    assert metrics.latencies()["hot read"][-1] == threads * calls / 4
+
+
+def test_the_calls_of_a_thread_stay_when_it_ends(metrics):
+    metrics.took("hot read", 0.5)
+    for _ in range(20):
+        in_thread(lambda: metrics.took("hot read", 0.5))
+    in_thread(lambda: metrics.took("hot write", 0.5))
+    gc.collect()
+    assert len(metrics._live) <= 2  # what is kept of a thread does not pile up, if nobody looks
+    assert (count_of(metrics, "hot read"), count_of(metrics, "hot write")) == (21, 1)
+    assert metrics.latencies()["hot read"][-1] == 10.5
+    assert len(metrics._live) == 1
+
+
+def test_what_is_read_while_threads_come_and_go_never_gets_less(metrics):
+    """To who watches the numbers less is a restart."""
+    done = threading.Event()
+    seen = []
+
+    def watch():
+        while not done.is_set():
+            histogram = metrics.latencies().get("hot read", [0, 0.0])
+            seen.append((count(histogram), histogram[-1]))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    for number in range(100):
+        workers = [
+            threading.Thread(target=metrics.took, args=("hot read", 0.1 / (number + worker + 1)))
+            for worker in range(4)
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(10)
+    done.set()
+    watcher.join(10)
+    assert not watcher.is_alive(), "a look hangs"
+    assert count_of(metrics, "hot read") == 400
+    assert [sums for _, sums in seen] == sorted(sums for _, sums in seen)
+    assert [counts for counts, _ in seen] == sorted(counts for counts, _ in seen)
+
+
+def test_what_a_page_hit_notes_costs_less_than_a_microsecond(metrics):
+    metrics.count("hot_hits")
+    hits = 10_000
+
+    def cost():
+        began = time.perf_counter()
+        for _ in range(hits):
+            metrics.count("hot_hits")
+            metrics.took("hot read", 0.0003)
+        return (time.perf_counter() - began) / hits
+
+    assert min(cost() for _ in range(10)) < 1e-6
+
+
+# --- Errors -----------------------------------------------------------------------------------
+
+
+def test_errors_are_counted_by_tier_and_class(metrics):
+    for error in ("TimeoutError", "TimeoutError", "OSError"):
+        metrics.failed("hot", error)
+    metrics.failed("us-east-1", "TimeoutError")
+    assert metrics.errors() == {
+        "hot TimeoutError": 2,
+        "hot OSError": 1,
+        "us-east-1 TimeoutError": 1,
+    }
+
+
+def test_more_than_50_classes_of_errors_are_counted_as_one(metrics):
+    """Some server may answer anything."""
+    for number in range(200):
+        metrics.failed("us-east-1", f"Error{number}")
+    metrics.failed("us-east-1", "Error7")
+    metrics.failed("hot", "OSError")
+    errors = metrics.errors()
+    assert sum(errors.values()) == 202
+    assert errors["us-east-1 Error7"] == 2
+    assert errors["us-east-1 other"] == 150
+    assert errors["hot other"] == 1
+    assert len(errors) == 52
+
+
+def test_errors_of_all_threads_add_up(metrics):
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(2_000):
+            pool.submit(metrics.failed, "hot", "OSError")
+    errors = metrics.errors()
+    assert errors == {"hot OSError": 2_000}
+    errors.clear()
+    assert metrics.errors() == {"hot OSError": 2_000}
 
 
 def test_every_counter_is_described_in_a_sentence():

@@ -305,6 +305,41 @@ def test_a_change_of_a_session_that_was_ended_elsewhere_is_given_up(site, writer
     assert site.hot.get(ID).state is State.TOMBSTONE
 
 
+def test_it_knows_since_when_the_oldest_change_waits(site, writer, clock):
+    assert writer.oldest == 0
+    site.open()
+    oldest = site.save(b"second")
+    writer.write_later(Pending(oldest), 900)
+    clock.tick(10)
+    writer.write_later(Pending(site.save(b"third")), 900)
+    assert writer.oldest == oldest.dirty_since == site.held().dirty_since
+    other = storage_id("another one")
+    site.open(b"first", other)
+    writer.write_later(Pending(site.save(b"second", other)), 0)
+    assert writer.oldest == oldest.dirty_since
+    writer.flush(5)
+    assert writer.oldest == 0
+
+
+def test_a_change_that_is_written_apart_waits_too(site, writer, clock, dynamodb):
+    """Memcached has lost it, and there is another one since."""
+    site.open()
+    lost = site.save(b"second")
+    writer.write_later(Pending(lost), 900)
+    site.lose()
+    site.refill()
+    throttle(dynamodb)
+    clock.tick(10)
+    newer = site.save(b"third")
+    writer.write_later(Pending(newer), 900)
+    writer.run_due()
+    assert (writer.pending_count, writer.oldest) == (2, lost.dirty_since)
+    dynamodb.heal()
+    clock.tick(10)
+    writer.run_due()
+    assert (writer.pending_count, writer.oldest) == (1, newer.dirty_since)
+
+
 # --- Outages of DynamoDB ----------------------------------------------------------------------
 
 
