@@ -153,9 +153,8 @@ class Fleet:
 
     def publish(self, snapshot: Snapshot) -> None:
         """Show a snapshot of this process to whoever looks. Raises ``HotUnavailable``."""
-        if self._slot is not None:
-            name = _snapshot_name(self._slot)
-            self._hot.put_note(name, snapshot.encode(), _SNAPSHOT_SECONDS)
+        if (slot := self._slot) is not None:  # which leave() may give back right now
+            self._hot.put_note(_snapshot_name(slot), snapshot.encode(), _SNAPSHOT_SECONDS)
 
     def snapshots(self) -> list[Snapshot]:
         """Return what each process published last, also those that are gone; one ``get_many``."""
@@ -167,11 +166,12 @@ class Fleet:
 
     def leave(self) -> None:
         """Give the slot back."""
-        if self._slot is not None:
+        # Taken once: a poll that is still running may find it lost meanwhile.
+        slot, self._slot = self._slot, None
+        if slot is not None:
             with contextlib.suppress(HotUnavailable):
-                self._hot.drop_note(self._slot)
-                self._hot.drop_note(_snapshot_name(self._slot))
-            self._slot = None
+                self._hot.drop_note(slot)
+                self._hot.drop_note(_snapshot_name(slot))
 
     def _is_known(self, version: int) -> bool:
         with contextlib.suppress(HotUnavailable):
