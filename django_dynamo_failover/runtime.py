@@ -86,6 +86,12 @@ def current() -> Runtime:
     return _current
 
 
+def running() -> Runtime | None:
+    """Return the runtime of this process, None if it has used no session yet."""
+    run = _current
+    return run if run is not None and run.pid == os.getpid() else None
+
+
 def reset() -> None:
     """Write what is pending, within ``SHUTDOWN_TIMEOUT``, and forget the runtime."""
     global _current

@@ -23,7 +23,7 @@ LAYERS = [
     {"metrics"},
     {"scheduler", "singleflight", "recent", "reasons", "history"},
     {"snapshot"},
-    {"conf", "record", "orders", "budget", "checkpoint", "table_spec"},
+    {"conf", "record", "exported", "orders", "budget", "checkpoint", "table_spec"},
     {"payload", "table_templates", "table_policies", "table_state"},
     {"changes"},
     {"fallback"},
