@@ -121,3 +121,10 @@ def test_an_instrument_is_named_as_opentelemetry_wants_it(metric):
 
 def test_each_unit_is_of_a_counter():
     assert exported._UNITS.keys() < exported.COUNTERS.keys()
+
+
+def test_only_what_adds_up_over_processes_is_a_sum():
+    assert [m.name for m in INSTRUMENTS if m.kind == "up_down_counter"] == [
+        "pending_writes",
+        "pending_logouts",
+    ]

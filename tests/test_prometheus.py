@@ -1,5 +1,6 @@
 """The Prometheus collector, as a scrape finds it."""
 
+import itertools
 import math
 import os
 import re
@@ -65,10 +66,12 @@ def this(engine):
 def publish(this):
     """``publish(pid=…)``: one more process publishes its snapshot, changed like this."""
 
+    slots = itertools.count()
+
     def publish(**changes):
         other = runtime.build(runtime.config())
         other.metrics.count("saves", 7)
-        other.fleet.tell(0)
+        other.fleet._slot = f"session-process:{next(slots)}"  # not at random, as tell() does
         other.fleet.publish(replace(other.reporter.snapshot(), **{"pid": OTHER_PID, **changes}))
         return other
 
@@ -242,12 +245,15 @@ def test_a_process_that_is_gone_is_left_out(this, publish):
 def test_a_pid_that_was_taken_again_is_told_of_once(this, publish):
     """Prometheus drops one of two series with the same labels, and says so in its log."""
     at = time.time()
-    publish(at=at - 5, counters={"saves": 1})
-    publish(at=at - 20, counters={"saves": 100})
+    publish(pid=1, at=at - 5, counters={"saves": 1})
+    publish(pid=1, at=at - 20, counters={"saves": 100})
+    publish(pid=2, at=at - 20, counters={"saves": 100})
+    publish(pid=2, at=at - 5, counters={"saves": 2})
     publish(pid=this.pid, counters={"saves": 100})
     found = scrape()
-    assert found.processes == sorted([this.pid, OTHER_PID])
-    assert found.value("saves_total", process=str(OTHER_PID)) == 1
+    assert found.processes == sorted([1, 2, this.pid])
+    assert found.value("saves_total", process="1") == 1
+    assert found.value("saves_total", process="2") == 2
     assert found.value("saves_total", process=str(this.pid)) == 0
 
 
