@@ -13,8 +13,10 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from . import runtime
+from .exceptions import HotUnavailable, ValueTooLarge
 from .exported import METRICS, Kind, Metric
 from .histogram import BOUNDS, Histogram
+from .runtime import Runtime
 from .snapshot import Snapshot
 
 PREFIX = "django_dynamo_failover_"
@@ -45,9 +47,10 @@ class FailoverCollector(Collector):
     """Tells of the processes of a ``scope``. Register it once a process.
 
     ``host``, the default, is for servers of several processes (gunicorn, uWSGI), any of which may
-    answer a scrape. Each process tells of itself in the hot tier every 5 seconds; a scrape reads
-    that in one ``get_many``, and tells of its own process alone while the hot tier does not
-    answer. ``process`` asks nobody. ``site`` is for machines that are not scraped one by one.
+    answer a scrape. Each process tells of itself in the hot tier every 5 seconds, and when it is
+    scraped; a scrape reads that in one ``get_many``, and tells of its own process alone while the
+    hot tier does not answer. ``process`` asks nobody. ``site`` is for machines that are not
+    scraped one by one.
     """
 
     def __init__(self, scope: Scope = "host") -> None:
@@ -72,12 +75,12 @@ class FailoverCollector(Collector):
 
     def _snapshots(self) -> list[Snapshot]:
         run = runtime.current()
-        # First, as it finds out whether the hot tier answers.
-        published = run.fleet.snapshots() if self._scope != "process" else []
-        own = run.reporter.snapshot()
+        if self._scope == "process":
+            return [run.reporter.snapshot()]
+        own = _shown(run)
         others = [
             snapshot
-            for snapshot in published
+            for snapshot in run.fleet.snapshots()
             if snapshot.at >= own.at - STALE_SECONDS
             and (self._scope == "site" or snapshot.host == own.host)
         ]
@@ -88,6 +91,20 @@ class FailoverCollector(Collector):
             for snapshot in [*sorted(others, key=lambda snapshot: snapshot.at), own]
         }
         return list(found.values())
+
+
+def _shown(run: Runtime) -> Snapshot:
+    """Return a snapshot of this process that the others can see.
+
+    Whichever of them answers the next scrape must not tell of less: Prometheus would take that
+    for a counter that began anew, and add all of it.
+    """
+    own = run.reporter.snapshot()
+    try:
+        run.fleet.publish(own)
+    except (HotUnavailable, ValueTooLarge):
+        return run.reporter.snapshot()  # which knows that the hot tier does not answer
+    return own
 
 
 def family_of(metric: Metric) -> _Family:

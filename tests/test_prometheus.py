@@ -6,9 +6,12 @@ import os
 import re
 import socket
 import time
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import requests
 from prometheus_client import CollectorRegistry, exposition, parser
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics import parser as openmetrics_parser
@@ -22,6 +25,23 @@ from .web import until
 from .workers import start_workers
 
 OTHER_PID = 4711
+
+#: The shop with an address for Prometheus. Nothing but a scrape publishes what a process counts.
+SCRAPED = """
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from django_dynamo_failover import runtime
+from django_dynamo_failover.prometheus import FailoverCollector
+from shop.wsgi import application as shop
+
+runtime.FIRST_REPORT_SECONDS = 3600
+registry = CollectorRegistry()
+registry.register(FailoverCollector())
+metrics = make_wsgi_app(registry)
+
+def application(environ, start_response):
+    app = metrics if environ["PATH_INFO"] == "/metrics" else shop
+    return app(environ, start_response)
+"""
 
 
 class Scrape:
@@ -218,6 +238,36 @@ def test_the_own_process_is_told_of_as_it_is_now(this):
     found = scrape()
     assert found.processes == [this.pid]
     assert found.value("saves_total") == 3
+
+
+def test_what_one_process_has_told_of_itself_another_tells_too(this):
+    """Less would be a counter that began anew, to Prometheus, which would add all of it."""
+    this.fleet.tell(0)
+    this.reporter.report()
+    this.metrics.count("saves", 3)
+    assert scrape().value("saves_total") == 3
+    [seen] = runtime.build(runtime.config()).fleet.snapshots()
+    assert seen.counters["saves"] == 3
+
+
+def test_no_counter_of_a_worker_ever_falls_whichever_worker_answers(serve, shop):
+    folder = Path(shop["PYTHONPATH"].split(os.pathsep)[0])
+    (folder / "scraped.py").write_text(SCRAPED)
+    web = serve(application="scraped:application", workers=3)
+    told = Counter()
+
+    def tell_of_all():
+        requests.get(f"{web.url}/status.json", cookies={"sessionid": "a" * 32}, timeout=5)
+        found = Scrape(requests.get(f"{web.url}/metrics", timeout=5).text)
+        for sample in found.find("forged_keys_total"):
+            assert sample.value >= told[sample.labels["process"]]
+            told[sample.labels["process"]] = sample.value
+        return len(found.processes) == 3
+
+    until(tell_of_all)
+    for _ in range(50):
+        assert tell_of_all()
+    assert any(told.values())
 
 
 def test_processes_of_other_machines_are_told_of_for_the_whole_site_only(this, publish):
