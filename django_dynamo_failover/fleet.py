@@ -164,14 +164,15 @@ class Fleet:
                 found.append(decode_snapshot(note))
         return sorted(found, key=lambda snapshot: (snapshot.host, snapshot.pid))
 
-    def leave(self) -> None:
-        """Give the slot back."""
+    def leave(self, *, missed: bool = False) -> None:
+        """Give the slot back. ``missed``: the snapshot stays, as of a process that was killed."""
         # Taken once: a poll that is still running may find it lost meanwhile.
         slot, self._slot = self._slot, None
         if slot is not None:
             with contextlib.suppress(HotUnavailable):
                 self._hot.drop_note(slot)
-                self._hot.drop_note(_snapshot_name(slot))
+                if not missed:
+                    self._hot.drop_note(_snapshot_name(slot))
 
     def _is_known(self, version: int) -> bool:
         with contextlib.suppress(HotUnavailable):

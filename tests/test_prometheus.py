@@ -231,6 +231,16 @@ def test_a_process_is_told_of_from_its_first_seconds_until_it_ends(engine):
     assert scrape().processes == [os.getpid()]
 
 
+def test_what_a_process_lost_at_its_end_is_told_of_once_it_is_gone(engine, dynamodb):
+    engine.configure(NEW_SESSION_DELAY=900, SHUTDOWN_TIMEOUT=0.5)
+    with start_workers(engine.settings, 1) as [worker]:
+        worker.do("open", {"cart": 1})
+        dynamodb.freeze()
+        pid = worker._process.pid
+    assert scrape().value("lost_writes_total", process=str(pid)) == 1
+    assert [member.pid for member in engine.runtime.fleet.members()] == [os.getpid()]
+
+
 def test_the_own_process_is_told_of_as_it_is_now(this):
     this.fleet.tell(0)
     this.reporter.report()
