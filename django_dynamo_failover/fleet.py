@@ -181,14 +181,18 @@ class Fleet:
                 found[snapshot.id] = max(known, snapshot, key=lambda each: each.at)
         return sorted(found.values(), key=lambda snapshot: (snapshot.host, snapshot.pid))
 
-    def leave(self) -> None:
-        """Give the slot back, and take no other: a poll may still be under way."""
+    def leave(self, *, missed: bool = False) -> None:
+        """Give the slot back, and take no other: a poll may still be under way.
+
+        ``missed``: the snapshot stays, as of a process that was killed.
+        """
         self._has_left = True
         slot, self._slot = self._slot, None
         if slot is not None:
             with contextlib.suppress(HotUnavailable):
                 self._hot.drop_note(slot)
-                self._hot.drop_note(_snapshot_name(slot))
+                if not missed:
+                    self._hot.drop_note(_snapshot_name(slot))
 
     def _is_known(self, version: int) -> bool:
         with contextlib.suppress(HotUnavailable):

@@ -56,6 +56,11 @@ class GuardedCache:
         """Whether every server is thought to answer."""
         return all(shard.breaker.closed for shard in self._shards)
 
+    @property
+    def is_down(self) -> bool:
+        """Whether no server is thought to answer."""
+        return not any(shard.breaker.closed for shard in self._shards)
+
     def trusted_after(self, key: str) -> float:
         """Return since when the server of a key has been there without a break."""
         return self._shard(key).trusted_after

@@ -136,6 +136,11 @@ class HotTier:
         """Whether every server is thought to answer."""
         return self._cache.is_up
 
+    @property
+    def is_down(self) -> bool:
+        """Whether no server is thought to answer."""
+        return self._cache.is_down
+
     def trusts(self, record: Record) -> bool:
         """Tell whether its server was there ever since a record last agreed with DynamoDB."""
         return record.agreed_at >= self._cache.trusted_after(_PREFIX + record.id)

@@ -95,6 +95,12 @@ def uptime() -> float:
     return time.monotonic() - _began
 
 
+def running() -> Runtime | None:
+    """Return the runtime of this process, None if it has used no session yet."""
+    run = _current
+    return run if run is not None and run.pid == os.getpid() else None
+
+
 def reset() -> None:
     """Write what is pending, within ``SHUTDOWN_TIMEOUT``, and forget the runtime."""
     global _current
@@ -181,6 +187,7 @@ def build(config: Config) -> Runtime:
     fleet = Fleet(hot, site=config.site)
     writer = Writer(reconciler, hot, cold, fleet, metrics, background=config.background)
     reporter = Reporter(config.site, hot, cold, fleet, writer, metrics)
+    writer.on_loss = reporter.report
     for tier, breaker in breakers:
         breaker.on_change = partial(_changed, tier, writer, reporter)
     return Runtime(

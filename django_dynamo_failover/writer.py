@@ -63,6 +63,8 @@ class Writer:
     ) -> None:
         self._reconciler = reconciler
         reconciler.on_unnoted = self.note_later
+        #: Called at the end of a process that gives up changes.
+        self.on_loss: Callable[[], object] = lambda: None
         self._hot = hot
         self._cold = cold
         self._fleet = fleet
@@ -238,10 +240,11 @@ class Writer:
         """Flush and stop. What DynamoDB did not take in time stays in the hot tier only."""
         self._polls.close()
         left = self.flush(timeout)
-        self._fleet.leave()
         if left:
             self._metrics.count("lost_writes", left)
             logger.error("%d changes did not reach DynamoDB before this process ended.", left)
+            self.on_loss()
+        self._fleet.leave(missed=left > 0)
         self._jobs.close()
 
     def _poll(self) -> float:

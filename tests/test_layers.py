@@ -12,6 +12,9 @@ NAME = django_dynamo_failover.__name__
 PACKAGE = Path(django_dynamo_failover.__file__).parent
 MAX_LINES = 350
 
+# Each needs a package that a site may not have, so that nothing of ours imports them.
+OPTIONAL = {"health_check", "opentelemetry", "prometheus"}
+
 # From the bottom. A module imports only from groups above its own in this list. `cache`, with
 # `memcached` below it, and the package itself stand beside: nothing imports `cache`, which Django
 # loads by its name in CACHES.
@@ -20,7 +23,7 @@ LAYERS = [
     {"metrics"},
     {"scheduler", "singleflight", "recent", "reasons", "history"},
     {"snapshot"},
-    {"conf", "record", "orders", "budget", "checkpoint", "table_spec"},
+    {"conf", "record", "exported", "orders", "budget", "checkpoint", "table_spec"},
     {"payload", "table_templates", "table_policies", "table_state"},
     {"changes"},
     {"fallback"},
@@ -34,7 +37,7 @@ LAYERS = [
     {"store"},
     {"runtime"},
     {"sessions"},
-    {"asgi", "importing", "middleware", "moving_out", "users"},
+    {"asgi", "importing", "middleware", "moving_out", "users"} | OPTIONAL,
     {"checks", "models"},
     {"health"},
     {"deploy_checks", "panel", "views"},
@@ -48,6 +51,9 @@ RESERVED = {
     "boto3": {"dynamo_client"},
     "botocore": {"dynamo_client"},
     "pymemcache": {"cache", "memcached"},
+    "prometheus_client": {"prometheus"},
+    "opentelemetry": {"opentelemetry"},
+    "health_check": {"health_check"},
     "django.conf": {"runtime", "sessions"} | SURFACE,
     "django.core.cache": {"cache", "guarded", "hot", "runtime", "fallback"} | SURFACE,
     "django.contrib.sessions": {"fallback", "sessions"} | SURFACE,
@@ -134,6 +140,11 @@ def test_a_module_imports_nothing_that_is_reserved_for_others(module):
     assert not [
         name for name in module.imports for package in forbidden if is_within(name, package)
     ]
+
+
+@each_module
+def test_a_module_imports_none_that_needs_an_extra(module):
+    assert not module.siblings & OPTIONAL
 
 
 @each_module

@@ -102,6 +102,21 @@ def test_who_leaves_while_it_takes_a_slot_is_not_there_any_more(join):
     assert heard_of(other) == []
 
 
+def test_who_leaves_while_it_still_tells_of_itself_has_left_all_the_same(join, monkeypatch):
+    """The poll of the background thread finds the slot gone, and the hot tier down."""
+    one, other = join(), join()
+    one.tell(0)
+    drop_note = one._hot.drop_note
+
+    def drop_and_poll(name):
+        drop_note(name)
+        one._slot = None
+
+    monkeypatch.setattr(one._hot, "drop_note", drop_and_poll)
+    one.leave()
+    assert heard_of(other) == []
+
+
 def test_who_is_not_heard_of_any_more_is_not_there_any_more(join, soon_forgotten):
     """``kill -9`` gives no slot back."""
     one, other = join(), join()
