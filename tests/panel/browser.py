@@ -16,6 +16,15 @@ from tests.panel.stage import PASSWORD, USER, Site
 #: What the issue promises for each change of the verdict, in milliseconds.
 PROMPT_MS = 10_000
 
+_TOO_WIDE = """() => {
+  const width = document.documentElement.clientWidth;
+  if (document.documentElement.scrollWidth <= width) return [];
+  return [...document.body.querySelectorAll("*")]
+    .filter(each => !each.parentElement.closest(".failover-scroll"))
+    .filter(each => each.getBoundingClientRect().right > width)
+    .map(each => each.outerHTML.slice(0, 200));
+}"""
+
 
 class Chromium:
     """The browser, of Debian's package."""
@@ -123,16 +132,18 @@ class Window:
         text: str = self.page.inner_text(".messagelist")
         return text
 
-    def is_wider_than_window(self) -> bool:
-        """Tell whether the page as a whole scrolls sideways."""
-        script = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
-        return bool(self.page.evaluate(script))
+    def too_wide(self) -> list[str]:
+        """Return what makes the page as a whole scroll sideways."""
+        found: list[str] = self.page.evaluate(_TOO_WIDE)
+        return found
 
     def violations(self) -> list[str]:
         """What axe-core finds serious or critical, with where."""
         script = AxeCore.path()
         assert script is not None
         self.page.evaluate(script.read_text())  # the policy forbids a script tag
+        # The admin's links fade from one color to the other.
+        self.page.evaluate("Promise.all(document.getAnimations().map(each => each.finished))")
         found = self.page.evaluate("axe.run({resultTypes: ['violations']})")
         return [
             f"{each['impact']}: {each['help']}: {node['target']} {node['failureSummary']}"

@@ -23,6 +23,7 @@ def _stage(tmp_path_factory):
 @pytest.fixture
 def stage(_stage):
     """Two sites that are well; whatever a test has broken is repaired after it."""
+    _stage.settle()
     yield _stage
     _stage.heal()
 

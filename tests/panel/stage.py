@@ -1,12 +1,13 @@
 """Two sites of the shop over one table: each a memcached and gunicorn, for a browser to look at."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
+import requests
 from servers import Dynalite, Memcached, boto3_client, create_table
 
-from tests.web import PASSWORD, USER, Till, WebProcess, prepare_site, run_python
+from tests.web import PASSWORD, USER, Till, WebProcess, prepare_site, run_python, until
 
 TABLE = "sessions"
 PANEL = "/admin/django_dynamo_failover/failoverhealth/"
@@ -102,6 +103,19 @@ class Stage:
             if server.pid is None:
                 server.start()
             server.thaw()
+
+    def settle(self) -> None:
+        """Wait until one can log in at each process: it has noticed that all is well."""
+        for site in (self.east, self.west):
+            served: set[int] = set()
+            until(lambda site=site, served=served: self._serves(site, served), within=20.0)
+
+    def _serves(self, site: Site, served: set[int]) -> bool:
+        till = Till(site.url)
+        with suppress(AssertionError, requests.RequestException):
+            till.enter()
+            served.add(till.status(site.url)["pid"])
+        return served >= set(site.workers)
 
     def tills(self, site: Site) -> list[Till]:
         """Return browsers that have changed their carts, so that each worker has pending changes.
