@@ -122,7 +122,9 @@ class Photographer:
         window, page, stage = self._window, self._page, self._stage
         window.until("ready", within_ms=30_000)
         self._take("ready")
+        page.set_viewport_size({"width": 1100, "height": 900})
         self._take("page", full_page=True)
+        page.set_viewport_size({"width": 1280, "height": 900})
         page.emulate_media(color_scheme="dark")
         self._take("dark")
         page.emulate_media(color_scheme="light")

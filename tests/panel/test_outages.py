@@ -54,7 +54,9 @@ def test_without_either_tier_the_panel_is_still_there_for_who_has_seen_it(stage,
 
     for _ in stage.east.workers:
         assert panel.page.reload().status == 200
-    assert "neither tier answers" in panel.page.inner_text(".failover-reasons")
+    reasons = panel.page.inner_text(".failover-reasons")
+    assert "neither tier answers" in reasons
+    assert "come from DynamoDB" not in reasons
     assert "by a pass" in panel.page.inner_text("#failover-verdict")
     assert panel.page.query_selector("#failover-actions") is None
 
