@@ -87,7 +87,7 @@ def test_there_are_no_others(chief):
 def test_a_probe_shows_what_a_health_check_finds(chief):
     kind, said = do(chief, "probe")
     assert kind == "page"
-    assert "Ok: us-east-1: a session comes back as it was stored, and ends" in said
+    assert "OK: us-east-1: a session comes back as it was stored, and ends" in said
     assert "these credentials may do what the engine does" in said
     assert "Back to the panel" in said
     (entry,) = logged()

@@ -21,6 +21,7 @@ from django_dynamo_failover.reasons import explain
 from django_dynamo_failover.users import revoke_user_sessions
 
 from .page import summary
+from .verdict import LEVELS
 from .words import duration, some
 
 #: What one click may do, so that nobody waits for a page for long.
@@ -61,6 +62,12 @@ class Outcome:
 
     message: str
     report: health.Report | None = None
+
+    @property
+    def findings(self) -> list[health.Finding]:
+        """What the health check has found, the worst first."""
+        found = self.report.findings if self.report is not None else ()
+        return sorted(found, key=lambda finding: LEVELS.index(finding.level))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ SILENT_SECONDS = 180.0
 #: One that is silent for longer is no news any more.
 _GONE_SECONDS = 86_400.0
 
-_LEVELS = ("error", "warning", "unknown", "ok")
+#: Of findings, the worst first.
+LEVELS = ("error", "warning", "unknown", "ok")
 
 
 #: Warnings of a health check that a failover does not depend upon.
@@ -49,7 +50,7 @@ def judge(
     found += _sites(facts)
     advice = [finding for finding in found if finding.id in _ADVICE and finding.level == "warning"]
     found = [finding for finding in found if finding not in advice]
-    found.sort(key=lambda finding: _LEVELS.index(finding.level))
+    found.sort(key=lambda finding: LEVELS.index(finding.level))
     return Report(tuple(found), any(map(_answers, facts.regions.values())), 0.0), advice
 
 
@@ -74,14 +75,15 @@ def _reachable(facts: Facts, numbers: Numbers) -> Iterator[Finding]:
     cold_down = [name for name, reached in facts.regions.items() if not _answers(reached)]
     all_cold_down = len(cold_down) == len(facts.regions)
     for name in hot_down:
-        yield Finding(
-            "hot.reachable",
-            "warning",
-            name,
-            f"does not answer ({_reason(facts.servers[name])}): its sessions come from DynamoDB",
+        message = f"does not answer ({_reason(facts.servers[name])})"
+        remedy = (
             "Look after the cache that SESSION_CACHE_ALIAS names; its servers are counted in the"
-            " order of LOCATION. Nobody is logged out meanwhile.",
+            " order of LOCATION."
         )
+        if not all_cold_down:
+            message += ": its sessions come from DynamoDB"
+            remedy += " Nobody is logged out meanwhile."
+        yield Finding("hot.reachable", "warning", name, message, remedy)
     for name in cold_down:
         message = _reason(facts.regions[name])
         if all_cold_down:

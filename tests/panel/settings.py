@@ -5,3 +5,4 @@ from fast import MIDDLEWARE as SHOPS
 
 ROOT_URLCONF = "tests.panel.urls"
 MIDDLEWARE = ["tests.panel.urls.only_from_here", *SHOPS]
+MESSAGE_TAGS = {}  # those of the admin
