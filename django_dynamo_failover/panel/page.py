@@ -11,7 +11,7 @@ from django_dynamo_failover.dynamo_sites import Site
 from django_dynamo_failover.health import Report
 from django_dynamo_failover.health.sites import agree
 from django_dynamo_failover.heartbeat import KEPT_SECONDS
-from django_dynamo_failover.histogram import count, quantile
+from django_dynamo_failover.histogram import added, quantile
 from django_dynamo_failover.history import Minute
 
 from .charts import HEIGHT, WIDTH, charts, marks
@@ -145,7 +145,7 @@ def _row(
     numbers: Numbers,
     table: Sequence[tuple[str, str]] = (),
 ) -> Row:
-    calls = numbers.calls.get(f"{tier} read")
+    calls = added(h for call, h in numbers.calls.items() if call.startswith(f"{tier} "))
     alive = [process.snapshot for process in numbers.processes if not process.stale]
     open_at = sum(not snapshot.up.get(tier, True) for snapshot in alive)
     errors = {
@@ -160,8 +160,8 @@ def _row(
         well=well,
         state=state,
         now=latency(reached.seconds) if reached is not None and well else NOTHING,
-        p50=latency(quantile(calls, 0.5)) if calls else NOTHING,
-        p99=latency(quantile(calls, 0.99)) if calls else NOTHING,
+        p50=latency(quantile(calls, 0.5)),
+        p99=latency(quantile(calls, 0.99)),
         breaker=f"open in {open_at} of {len(alive)}" if open_at else "closed",
         errors=[f"{error} {number:,}" for error, number in sorted(errors.items())],
         table=table,
@@ -216,7 +216,7 @@ def _minute(minute: Minute) -> tuple[str, ...]:
         f"{counts.get('hot_hits', 0):,}",
         f"{counts.get('restored', 0):,}",
         *(
-            latency(quantile(histogram, 0.99)) if histogram and count(histogram) else NOTHING
+            latency(quantile(histogram, 0.99)) if histogram else NOTHING
             for histogram in (minute.hot, minute.cold)
         ),
         f"{errors:,}",
