@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.http.response import Http404
@@ -117,6 +118,7 @@ class FailoverHealthAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         """Return a view of the admin that whoever has a pass sees also while no tier answers."""
         usual = self.admin_site.admin_view(view)
 
+        @login_not_required  # the view asks for that itself, and a middleware would have no answer
         def show(request: HttpRequest) -> HttpResponseBase:
             if not passes.is_session_lost(request):
                 return usual(request)

@@ -214,6 +214,16 @@ class TestThePass:
         del bob.cookies[COOKIE]
         assert bob.get(PANEL).status_code == 302
 
+    def test_is_good_where_a_middleware_asks_all_to_log_in(self, bob, settings):
+        required = "django.contrib.auth.middleware.LoginRequiredMiddleware"
+        settings.MIDDLEWARE = [*settings.MIDDLEWARE, required]
+        browser = visitor(self.user)
+        assert verdict(browser.get(PANEL)) == "Failover ready"
+        with self.down():
+            assert verdict(browser.get(PANEL)) == "Not ready"
+        response = Visitor().get(PANEL)
+        assert response["Location"].startswith(reverse("admin:login"))
+
     def test_nobody_else_has_one(self, bob):
         other = visitor(make_user("eve", is_superuser=True))
         with self.down():

@@ -107,3 +107,13 @@ def test_an_error_is_no_answer_and_is_logged(question, answers, clock, caplog):
     answers.error = None
     clock.tick(6)
     assert ask(question, clock) == 2
+
+
+def test_a_machine_without_a_thread_to_ask_in_is_asked_again(question, answers, clock, monkeypatch):
+    def no_thread(self):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as context:
+        context.setattr(threading.Thread, "start", no_thread)
+        assert ask(question, clock, patience=0) is None
+    assert ask(question, clock) == 1

@@ -89,6 +89,15 @@ def test_what_all_processes_saw_is_marked_once_where_it_happened():
     assert 0.8 * WIDTH < mark.x < 0.85 * WIDTH
 
 
+def test_what_happens_stands_at_what_was_counted_in_its_minute():
+    minutes = hour(minute_58={"hot_errors": 1}, minute_59={"hot_errors": 1})
+    counted = points(chart(minutes, "errors").lines[0].path)
+    events = [Event((FIRST + n) * 60.0 + 59, "down", "hot") for n in (58, 59)]
+    drawn = [mark.x for mark in marks([snapshot(at=NOW, events=events)], numbers(minutes))]
+    assert drawn == [counted[59][0], counted[58][0]]
+    assert max(drawn) < WIDTH  # also at the end of the present minute
+
+
 def test_events_are_told_the_last_one_first():
     events = (
         Event(NOW - 500, "down", "us-east-1"),

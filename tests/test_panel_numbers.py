@@ -74,6 +74,13 @@ def test_a_process_that_is_not_heard_of_is_stale_and_has_no_backlog():
     assert (numbers.pending, numbers.oldest) == (0, 0.0)
 
 
+def test_a_process_whose_clock_is_behind_is_not_stale_and_its_backlog_counts():
+    late = process(2, at=NOW - 60, pending=50)
+    numbers = add_up(site(process(1), late))
+    assert [each.stale for each in numbers.processes] == [False, False]
+    assert numbers.pending == 50
+
+
 def test_its_hour_still_counts():
     gone = process(2, at=NOW - 60, minutes=(counted(hot_hits=5),))
     assert add_up(site(process(1), gone)).hour == {"hot_hits": 5}

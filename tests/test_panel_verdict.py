@@ -206,6 +206,11 @@ def test_another_site_that_falls_silent_degrades_for_a_day(ago, expected):
     assert verdict(sites=Sites((other(ago),)))[0] == expected
 
 
+def test_another_site_that_is_forgotten_is_not_compared():
+    gone = other(28 * 86_400 + 1, fingerprints=["f00"])
+    assert verdict(sites=Sites(silent=(gone,))) == ("ready", [])
+
+
 def test_this_site_is_not_compared_with_itself():
     sites = Sites((Site("east", ("f00",), NOW - 9_000),))
     assert verdict(sites=sites) == ("ready", [])

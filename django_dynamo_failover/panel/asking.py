@@ -47,7 +47,14 @@ class Question(Generic[T]):
             if self._asking or self._clock() < self._answered_at + self._fresh:
                 return
             self._asking = True
-        threading.Thread(target=self._run, name=f"panel: {self._name}", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name=f"panel: {self._name}", daemon=True).start()
+        except RuntimeError:
+            # The machine has no thread left: not asked this time, and asked again at the next.
+            logger.exception("The panel could not ask: %s", self._name)
+            with self._changed:
+                self._answer, self._asking = None, False
+                self._changed.notify_all()
 
     def answer(self, until: float) -> T | None:
         """Return the answer, None if there is none by this time of the clock."""

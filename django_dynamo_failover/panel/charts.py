@@ -95,7 +95,7 @@ def _mark(events: Sequence[Event], first: int) -> Mark:
     at = min(event.at for event in events)
     subject = events[0].subject
     text = _HAPPENED[events[0].kind].format("The hot tier" if subject == "hot" else subject)
-    return Mark(at, _x(at / 60 - first), text)
+    return Mark(at, _x(int(at // 60) - first), text)  # at what was counted in that minute
 
 
 def _arrivals(minutes: Sequence[Minute], troubled: set[int]) -> Iterator[Mark]:
@@ -163,5 +163,5 @@ def _path(row: Sequence[float | None], top: float) -> str:
     return path
 
 
-def _x(minute: float) -> float:
+def _x(minute: int) -> float:
     return round(_STEP * (minute + 0.5), 1)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from django_dynamo_failover.fleet import Member
+from django_dynamo_failover.fleet import SLOT_SECONDS, Member
 from django_dynamo_failover.histogram import Histogram, added
 from django_dynamo_failover.history import MINUTES, Minute, together
 from django_dynamo_failover.snapshot import Snapshot
@@ -127,12 +127,15 @@ def _process(snapshot: Snapshot, member: Member | None, facts: Facts) -> Process
     own = snapshot.id == facts.own.id
     # Its slot, which is told anew more often, is newer than its snapshot.
     newest = member if member is not None and not own else snapshot
+    heard = 0.0 if own else max(0.0, facts.at - snapshot.at)
+    if member is not None:
+        heard = min(heard, SLOT_SECONDS)  # or its slot were empty; its clock may be behind
     return Process(
         snapshot=snapshot,
         pending=newest.pending,
         logouts=newest.logouts,
         oldest=max(0.0, facts.at - newest.oldest) if newest.oldest else 0.0,
-        heard=0.0 if own else max(0.0, facts.at - snapshot.at),
+        heard=heard,
         drained=member is not None and member.drained,
         own=own,
     )

@@ -6,6 +6,7 @@ from django_dynamo_failover.dynamo_sites import Site
 from django_dynamo_failover.health import Finding, Report
 from django_dynamo_failover.health.region import clock_of, described, no_table
 from django_dynamo_failover.health.sites import compared, named, shown
+from django_dynamo_failover.heartbeat import KEPT_SECONDS
 
 from .facts import Description, Facts, Reached
 from .numbers import Numbers
@@ -171,7 +172,7 @@ def _sites(facts: Facts) -> Iterator[Finding]:
         yield Finding("sites.heard", "unknown", "other sites", message)
         return
     for site in (*facts.sites.heard, *facts.sites.silent):
-        if site.label != own:
+        if site.label != own and facts.at - site.seen <= KEPT_SECONDS:
             yield compared(site, facts.run.keyring.fingerprints)
             yield from _heard(site, facts.at - site.seen)
 
