@@ -16,7 +16,7 @@ from .models import FailoverHealth
 from .panel import passes
 from .panel.actions import ACTIONS, ActionFailed
 from .panel.facts import PATIENCE_SECONDS, SHORT_PATIENCE_SECONDS, look
-from .panel.page import page
+from .panel.page import page, wrong
 
 _TEMPLATES = "django_dynamo_failover"
 _NAME = "django_dynamo_failover_failoverhealth"
@@ -99,7 +99,7 @@ class FailoverHealthAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         if request.method == "POST" and form.is_valid():
             try:
                 outcome = action.run(form.cleaned_data)
-            except ActionFailed as error:
+            except (ActionFailed, ImproperlyConfigured, ImportError) as error:
                 self._log(request, f"{action.label}: {error}")
                 self.message_user(request, str(error), messages.ERROR)
                 return HttpResponseRedirect(self._url)
@@ -148,8 +148,8 @@ class FailoverHealthAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         try:
             known = look(SHORT_PATIENCE_SECONDS if lost else PATIENCE_SECONDS)
             return context | page(known, session_lost=lost)
-        except ImproperlyConfigured as error:
-            return context | {"misconfigured": str(error)}
+        except (ImproperlyConfigured, ImportError) as error:  # BOTO_SESSION is imported
+            return context | wrong(str(error))
 
     def _give_pass(self, request: HttpRequest, response: HttpResponse) -> None:
         if not passes.is_session_lost(request):

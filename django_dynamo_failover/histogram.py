@@ -34,10 +34,10 @@ def new_histogram() -> Histogram:
     return [0] * (len(BOUNDS) + 1) + [0.0]
 
 
-def observe(histogram: Histogram, seconds: float) -> None:
-    """Add one call to a histogram."""
-    histogram[bisect_left(BOUNDS, seconds)] += 1
-    histogram[-1] += seconds
+def observe(histogram: Histogram, seconds: float, number: int = 1) -> None:
+    """Add one call to a histogram, or one that stands for several."""
+    histogram[bisect_left(BOUNDS, seconds)] += number
+    histogram[-1] += seconds * number
 
 
 def count(histogram: Sequence[float]) -> int:

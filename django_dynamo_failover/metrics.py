@@ -3,10 +3,9 @@
 import itertools
 import threading
 import weakref
-from bisect import bisect_left
 from collections import Counter, deque
 
-from .histogram import BOUNDS, Histogram, added, new_histogram
+from .histogram import Histogram, added, new_histogram, observe
 
 #: Every counter and what it counts.
 COUNTERS = {
@@ -90,8 +89,7 @@ class Metrics:
             histogram = self._local.latencies[call]
         except (AttributeError, KeyError):
             histogram = self._new_histogram(call)
-        histogram[bisect_left(BOUNDS, seconds)] += number
-        histogram[-1] += seconds * number
+        observe(histogram, seconds, number)
 
     def failed(self, tier: str, error: str) -> None:
         """Count an error of "hot" or of a region, by its class."""

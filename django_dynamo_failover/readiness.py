@@ -130,9 +130,11 @@ class Readiness:
         if self._is_my_turn():
             try:
                 self._heard = self._read()
-            except Exception:
-                # Any cache may be set, so any error may come.
-                logger.exception("The processes of the site could not be asked.")
+            except Exception as error:
+                # Any cache may be set, so any error may come; its text may hold a password.
+                logger.error(  # noqa: TRY400
+                    "The processes of the site could not be asked (%s).", type(error).__name__
+                )
             finally:
                 self._reading = False
                 self._has_read.set()

@@ -232,7 +232,8 @@ def _tell_of(run: Runtime) -> None:
     if not run.cold.exists:
         return
     run.writer.every_now_and_then("report", FIRST_REPORT_SECONDS, run.reporter.report)
-    if run.config.site is not None:
+    # No page is to wait for the heartbeat: without a background there is none.
+    if run.config.site is not None and run.config.background:
         heartbeat = Heartbeat(run.config.site, run.keyring.fingerprints, run.hot, run.cold)
         run.writer.every_now_and_then("heartbeat", FIRST_REPORT_SECONDS, heartbeat.beat)
 

@@ -64,8 +64,8 @@ def decode_snapshot(note: bytes) -> Snapshot:
     try:
         told = json.loads(zlib.decompressobj().decompress(note, _MAX_BYTES))
         values = _known(Snapshot, told)
-        values["minutes"] = tuple(Minute(**_known(Minute, minute)) for minute in told["minutes"])
-        values["events"] = tuple(Event(**_known(Event, event)) for event in told["events"])
+        for name, kind in (("minutes", Minute), ("events", Event)):
+            values[name] = tuple(kind(**_known(kind, each)) for each in told.get(name, ()))
         snapshot = Snapshot(**values)
         histograms = [*snapshot.latencies.values()]
         histograms += [h for minute in snapshot.minutes for h in (minute.hot, minute.cold) if h]
@@ -76,8 +76,9 @@ def decode_snapshot(note: bytes) -> Snapshot:
 
 
 def _known(kind: type[Any], told: Any) -> dict[str, Any]:
-    """Return what this release knows of what is told. Raises ``KeyError`` where that is less."""
-    return {field.name: told[field.name] for field in dataclasses.fields(kind)}
+    """Return what this release knows of what is told; an earlier one may tell less."""
+    names = [field.name for field in dataclasses.fields(kind)]
+    return {name: told[name] for name in names if name in told}
 
 
 def _by_name(value: Any) -> dict[str, Any]:

@@ -440,11 +440,12 @@ def test_a_site_without_a_name_has_none(site, monkeypatch):
     assert "heartbeat" not in writer._polls
 
 
-def test_without_a_background_thread_a_request_beats(site, dynamodb, monkeypatch):
+def test_without_a_background_thread_no_request_waits_for_one(site, dynamodb, monkeypatch):
     monkeypatch.setattr(runtime, "FIRST_REPORT_SECONDS", 0)
     site.configure(SITE="east", BACKGROUND=False)
     run = site.runtime
     run.cold.wait(5)
     for _ in range(3):
         run.writer.run_due()
-    assert dynamodb.requests()["PutItem"] == 1
+    assert len(run.fleet.snapshots()) == 1
+    assert dynamodb.requests()["PutItem"] == 0

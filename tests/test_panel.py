@@ -7,11 +7,14 @@ from io import StringIO
 import pytest
 from django.core.management import call_command
 from django.urls import reverse
+from servers import Dynalite, Memcached
 
 from django_dynamo_failover import runtime
 from django_dynamo_failover.dynamo import DynamoTable
 from django_dynamo_failover.exceptions import ColdMisconfigured
+from django_dynamo_failover.panel.words import NOTHING
 
+from .configurations import BOTO_SESSION
 from .conftest import create_table
 from .panels import (
     PANEL,
@@ -124,6 +127,23 @@ class TestWhatItShows:
         ):
             assert secret not in page
 
+    def test_each_server_of_the_hot_tier_and_all_of_it(self, make_engine, start):
+        hot = [start(Memcached), start(Memcached)]
+        cache = {
+            "BACKEND": "django_dynamo_failover.cache.MemcachedCache",
+            "LOCATION": [server.address for server in hot],
+        }
+        make_engine(hot[0], start(Dynalite), cache=cache, BOTO_SESSION=BOTO_SESSION)
+        chief = visitor(make_user("chief", is_superuser=True))
+        whole = r"Hot tier answers [\d.]+ .s .* closed none Hot tier, server 1 of 2 answers"
+        assert re.search(whole, words(chief.get(PANEL)))
+        hot[1].kill()
+        until(lambda: "Hot tier 1 of 2 answer" in words(chief.get(SECTIONS)))
+        nothing = " ".join([NOTHING] * 4)
+        alone = rf"Hot tier, server 1 of 2 answers [\d.]+ .s {nothing}"
+        assert re.search(alone, words(chief.get(SECTIONS)))
+        assert verdict(chief.get(SECTIONS)) == "Degraded"
+
     def test_wrong_settings_are_named(self, panel_site, chief, monkeypatch):
         def refuse(patience):
             raise runtime.ImproperlyConfigured("DYNAMO_FAILOVER has an unknown key 'TABEL'.")
@@ -131,6 +151,7 @@ class TestWhatItShows:
         monkeypatch.setattr("django_dynamo_failover.admin.look", refuse)
         shown = words(chief.get(PANEL))
         assert "Not ready The settings are wrong: DYNAMO_FAILOVER has an unknown key" in shown
+        assert re.search(r"As of \d\d:\d\d:\d\d\.", shown)
 
     def test_credentials_that_lack_the_permission(self, panel_site, chief, monkeypatch):
         def deny(*arguments):

@@ -82,9 +82,15 @@ def test_whoever_looks_without_a_session_proves_the_same():
 
 def test_one_server_of_the_hot_tier_is_not_all_of_it():
     servers = {"hot tier, server 1 of 2": DOWN, "hot tier, server 2 of 2": Reached(0.001)}
-    found, wrong = verdict(servers=servers, regions={"us-east-1": DOWN})
-    assert found == "degraded"
-    assert ("sessions.served", "error") not in wrong
+    assert verdict(servers=servers) == ("degraded", [("hot.reachable", "warning")])
+
+
+def test_whose_server_is_down_is_not_served_without_dynamodb():
+    servers = {"hot tier, server 1 of 2": DOWN, "hot tier, server 2 of 2": Reached(0.001)}
+    fields = {"servers": servers, "regions": {"us-east-1": DOWN}}
+    found, wrong = verdict(**fields)
+    assert (found, wrong[0]) == ("not ready", ("sessions.served", "error"))
+    assert "for some of them" in message("sessions.served", **fields)
 
 
 def test_a_site_without_regions_is_not_ready():
@@ -211,9 +217,23 @@ def test_another_site_that_is_forgotten_is_not_compared():
     assert verdict(sites=Sites(silent=(gone,))) == ("ready", [])
 
 
-def test_this_site_is_not_compared_with_itself():
+def test_a_site_that_leaves_no_heartbeat_has_not_fallen_silent():
+    assert verdict(sites=Sites(silent=(other(9_000),))) == ("ready", [])
+
+
+def test_two_sites_of_one_name_with_different_keys_are_not_ready():
+    sites = Sites((Site("east", ("f00",), NOW - 50),))
+    assert verdict(sites=sites) == ("not ready", [("sites.secret-key", "error")])
+
+
+def test_what_this_site_left_before_its_key_was_changed_is_no_matter():
     sites = Sites((Site("east", ("f00",), NOW - 9_000),))
     assert verdict(sites=sites) == ("ready", [])
+
+
+def test_sessions_that_are_elsewhere_are_not_judged():
+    elsewhere = Finding("settings", "warning", "SESSION_ENGINE", "names another engine", "Set it.")
+    assert verdict(settings=(elsewhere,)) == ("not ready", [("settings", "error")])
 
 
 def test_sites_that_cannot_be_asked_about_are_unknown():

@@ -44,7 +44,7 @@ def check_sites(
         if site.label != label:
             yield compared(site, fingerprints)
         elif not agree(site.fingerprints, fingerprints):
-            yield _ourselves(site)
+            yield ourselves(site)
     if all(site.label == label for site in known):
         yield Finding(
             "sites.secret-key",
@@ -83,7 +83,8 @@ def compared(site: Site, fingerprints: Sequence[str]) -> Finding:
     )
 
 
-def _ourselves(site: Site) -> Finding:
+def ourselves(site: Site) -> Finding:
+    """Return what it means that a site of this name has other secrets."""
     return Finding(
         "sites.secret-key",
         "error",

@@ -8,6 +8,7 @@ from typing import Any
 from django import forms
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
+from django.utils.text import capfirst
 
 from django_dynamo_failover import health, runtime
 from django_dynamo_failover.clearing import Clearing
@@ -43,7 +44,13 @@ class Nothing(forms.Form):
 class WhichUser(forms.Form):
     """A user by the name he logs in with."""
 
-    username = forms.CharField(label="Username", max_length=254, strip=True)
+    username = forms.CharField(max_length=254, strip=True)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        model: Any = get_user_model()
+        name = model._meta.get_field(model.USERNAME_FIELD).verbose_name  # noqa: SLF001
+        self.fields["username"].label = capfirst(name)
 
     def clean_username(self) -> Any:
         """Return the user. Raises ``ValidationError``."""

@@ -68,9 +68,11 @@ class Question(Generic[T]):
         answer: T | None = None
         try:
             answer = self._ask()
-        except Exception:
-            # Any cache may be set, so any error may come.
-            logger.exception("The panel could not ask: %s", self._name)
+        except Exception as error:
+            # Any cache may be set, so any error may come; its text may hold a password.
+            logger.error(  # noqa: TRY400
+                "The panel could not ask: %s (%s)", self._name, type(error).__name__
+            )
         finally:
             with self._changed:
                 self._answer, self._answered_at = answer, self._clock()

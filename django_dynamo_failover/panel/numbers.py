@@ -134,11 +134,16 @@ def _process(snapshot: Snapshot, member: Member | None, facts: Facts) -> Process
         snapshot=snapshot,
         pending=newest.pending,
         logouts=newest.logouts,
-        oldest=max(0.0, facts.at - newest.oldest) if newest.oldest else 0.0,
+        oldest=_age(snapshot) if newest.oldest else 0.0,
         heard=heard,
         drained=member is not None and member.drained,
         own=own,
     )
+
+
+def _age(snapshot: Snapshot) -> float:
+    """Return for how long the oldest change has waited, by the clock of its own machine."""
+    return max(0.0, snapshot.at - snapshot.oldest) if snapshot.oldest else 0.0
 
 
 def _minutes(snapshots: Iterable[Snapshot], at: float) -> tuple[Minute, ...]:

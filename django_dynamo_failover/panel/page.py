@@ -1,7 +1,9 @@
 """The page as the template shows it: rows and words, made of facts and numbers."""
 
+import statistics
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -108,6 +110,15 @@ def page(facts: Facts, *, session_lost: bool) -> dict[str, Any]:
     }
 
 
+def wrong(message: str) -> dict[str, Any]:
+    """Return the context of the sections where the settings are wrong."""
+    return {
+        "at": _time(time.time()),
+        "headline": VERDICTS["not ready"],
+        "misconfigured": message,
+    }
+
+
 def summary(report: Report) -> str:
     """Return a verdict with what it rests upon: "Degraded: 1 warning"."""
     parts = [
@@ -117,7 +128,18 @@ def summary(report: Report) -> str:
 
 
 def _servers(facts: Facts, numbers: Numbers) -> list[Row]:
-    return [_row(name, "hot", reached, numbers) for name, reached in facts.servers.items()]
+    if len(facts.servers) == 1:
+        return [_row(name, "hot", reached, numbers) for name, reached in facts.servers.items()]
+    # The processes tell of the whole tier: its servers have nothing but an answer of now.
+    up = sum(reached is not None and not reached.error for reached in facts.servers.values())
+    whole = Reached(error=f"{up} of {len(facts.servers)} answer")
+    if up == len(facts.servers):
+        whole = Reached(statistics.median(r.seconds for r in facts.servers.values() if r))
+    nothing = replace(numbers, calls={}, errors={}, processes=())
+    return [
+        _row("hot tier", "hot", whole, numbers),
+        *(_row(name, "", reached, nothing) for name, reached in facts.servers.items()),
+    ]
 
 
 def _regions(facts: Facts, numbers: Numbers) -> list[Row]:
@@ -156,16 +178,23 @@ def _row(
     state = "no answer in time" if reached is None else reached.error or "answers"
     well = reached is not None and not reached.error
     return Row(
-        name=name[:1].upper() + name[1:] if tier == "hot" else name,
+        name=name[:1].upper() + name[1:] if name.startswith("hot tier") else name,
         well=well,
         state=state,
         now=latency(reached.seconds) if reached is not None and well else NOTHING,
         p50=latency(quantile(calls, 0.5)),
         p99=latency(quantile(calls, 0.99)),
-        breaker=f"open in {open_at} of {len(alive)}" if open_at else "closed",
-        errors=[f"{error} {number:,}" for error, number in sorted(errors.items())],
+        breaker=_breaker(open_at, len(alive)),
+        errors=[f"{error} {number:,}" for error, number in sorted(errors.items())]
+        or ["none" if alive else NOTHING],
         table=table,
     )
+
+
+def _breaker(open_at: int, processes: int) -> str:
+    if not processes:
+        return NOTHING
+    return f"open in {open_at} of {processes}" if open_at else "closed"
 
 
 def _process(process: Process, now: float) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def holder(request: HttpRequest) -> Any:
 def _binding(request: HttpRequest, user: Any) -> str | None:
     """Return what changes with the session's cookie and with the user's password."""
     cookie = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
-    if not cookie:
+    if not cookie or not hasattr(user, "get_session_auth_hash"):
         return None
     key = f"{cookie} {user.get_session_auth_hash()}"
     return salted_hmac(_SALT, key, algorithm=hashlib.sha256().name).hexdigest()

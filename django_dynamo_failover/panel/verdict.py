@@ -1,11 +1,12 @@
 """Whether a failover right now would log anyone out, and if so why: from what is known."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from django_dynamo_failover.dynamo_sites import Site
 from django_dynamo_failover.health import Finding, Report
 from django_dynamo_failover.health.region import clock_of, described, no_table
-from django_dynamo_failover.health.sites import compared, named, shown
+from django_dynamo_failover.health.sites import agree, compared, named, ourselves, shown
 from django_dynamo_failover.heartbeat import KEPT_SECONDS
 
 from .facts import Description, Facts, Reached
@@ -23,7 +24,6 @@ _GONE_SECONDS = 86_400.0
 #: Of findings, the worst first.
 LEVELS = ("error", "warning", "unknown", "ok")
 
-
 #: Warnings of a health check that a failover does not depend upon.
 _ADVICE = ("region.ttl", "region.recovery", "sites.label")
 
@@ -38,11 +38,10 @@ def judge(
     An error is what would log users out in a failover, or does not serve them now. A tier that is
     down is a warning: that is what the other one is for.
     """
-    found = [*facts.settings]
+    found = [_weighed(finding) for finding in facts.settings]
     if not facts.regions:
         found.append(_no_regions())
-    if session_lost or not any(map(_answers, [*facts.servers.values(), *facts.regions.values()])):
-        found.append(_nothing_answers())
+    found += _served(facts, session_lost=session_lost)
     found += _reachable(facts, numbers)
     for region, description in facts.described.items():
         found += _table(region, description, list(facts.regions))
@@ -55,18 +54,28 @@ def judge(
     return Report(tuple(found), any(map(_answers, facts.regions.values())), 0.0), advice
 
 
+def _weighed(finding: Finding) -> Finding:
+    # What becomes of sessions that are elsewhere is not known here.
+    return replace(finding, level="error") if finding.subject == "SESSION_ENGINE" else finding
+
+
 def _no_regions() -> Finding:
     message = "REGIONS is empty: there is nothing to fail over to"
     remedy = 'Set DYNAMO_FAILOVER["REGIONS"] to a list of AWS regions, the nearest first.'
     return Finding("settings", "error", "settings", message, remedy)
 
 
-def _nothing_answers() -> Finding:
-    return Finding(
+def _served(facts: Facts, *, session_lost: bool) -> Iterator[Finding]:
+    hot_up = [*map(_answers, facts.servers.values())]
+    if not session_lost and (all(hot_up) or any(map(_answers, facts.regions.values()))):
+        return
+    some_of_them = " for some of them" if any(hot_up) else ""
+    yield Finding(
         "sessions.served",
         "error",
         "sessions",
-        "neither tier answers: users get a 503, and are logged in again once one of them does",
+        f"neither tier answers{some_of_them}: users get a 503, and are logged in again once one of"
+        " the two does",
         "Look at the network of this machine, then after the hot tier.",
     )
 
@@ -171,13 +180,20 @@ def _sites(facts: Facts) -> Iterator[Finding]:
         message = f"cannot be asked about: {facts.sites.error}"
         yield Finding("sites.heard", "unknown", "other sites", message)
         return
+    fingerprints = facts.run.keyring.fingerprints
     for site in (*facts.sites.heard, *facts.sites.silent):
         if site.label != own and facts.at - site.seen <= KEPT_SECONDS:
-            yield compared(site, facts.run.keyring.fingerprints)
-            yield from _heard(site, facts.at - site.seen)
+            yield compared(site, fingerprints)
+    for site in facts.sites.heard:
+        ago = facts.at - site.seen
+        if site.label != own:
+            yield from _heard(site, ago)
+        elif ago <= SILENT_SECONDS and not agree(site.fingerprints, fingerprints):
+            yield ourselves(site)
 
 
 def _heard(site: Site, ago: float) -> Iterator[Finding]:
+    # Not of one that has left no heartbeat at all: it may have no background threads.
     if SILENT_SECONDS < ago < _GONE_SECONDS:
         yield Finding(
             "sites.heard",

@@ -132,22 +132,18 @@
     timer = null;
     if (paused || refreshing || document.hidden) return;
     refreshing = true;
-    let next = null;
     try {
-      next = await ask();
+      const next = await ask();
+      if (!paused) update(next);
     } catch {
-      // It is said below, and tried again.
-    }
-    refreshing = false;
-    if (!paused) {
-      if (next) {
-        update(next);
-      } else {
+      // It is tried again.
+      if (!paused) {
         if (!failing) announce("could not be refreshed");
         failing = true;
         tell();
       }
     }
+    refreshing = false;
     schedule();
   };
 
