@@ -43,19 +43,33 @@ def axe():
     require(AxeCore)
 
 
+@pytest.fixture(scope="package")
+def _cookies():
+    """The cookies of users who have logged in, before they have seen the panel."""
+    return {}
+
+
 @pytest.fixture
-def window(stage, browser):
+def window(stage, browser, _cookies):
     """``window(user)``: a browser of its own at ``east``, of somebody who is logged in.
 
-    None may complain: of an error, of what its policy forbids, of a request to another host.
+    A test that ends the session takes an own one: ``own=True``. No browser may complain: of an
+    error, of what its policy forbids, of a request to another host.
     """
     opened = []
 
-    def window(user=USER, site=None, **options):
-        opened.append(Window(browser, site or stage.east, **options))
-        if user is not None:
-            opened[-1].log_in(user)
-        return opened[-1]
+    def window(user=USER, site=None, *, own=False, **options):
+        new = Window(browser, site or stage.east, **options)
+        opened.append(new)
+        if user is None:
+            return new
+        if own or user not in _cookies:
+            new.log_in(user)
+            if not own:
+                _cookies[user] = new.context.cookies()
+        else:
+            new.context.add_cookies(_cookies[user])
+        return new
 
     yield window
     for each in opened:

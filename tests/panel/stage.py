@@ -54,6 +54,12 @@ class Site:
             int(pid) for pid in Path(f"/proc/{master}/task/{master}/children").read_text().split()
         ]
 
+    @property
+    def slots(self) -> list[str]:
+        """Where processes tell of themselves, in memcached."""
+        keys = self.memcached.keys()
+        return [key for key in keys if "session-process:" in key]
+
 
 class Stage:
     """The sites ``east``, of two workers, and ``west``. ``changed``: the environment of a site."""
@@ -105,10 +111,14 @@ class Stage:
             server.thaw()
 
     def settle(self) -> None:
-        """Wait until one can log in at each process: it has noticed that all is well."""
+        """Wait until each process serves logins, and has seen that memcached is another one.
+
+        It tells of itself right after it has: until then it writes at once what is pending.
+        """
         for site in (self.east, self.west):
             served: set[int] = set()
             until(lambda site=site, served=served: self._serves(site, served), within=20.0)
+            until(lambda site=site: len(site.slots) >= len(site.workers), within=20.0)
 
     def _serves(self, site: Site, served: set[int]) -> bool:
         till = Till(site.url)

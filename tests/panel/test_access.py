@@ -9,6 +9,7 @@ ACTIONS = ["probe", "drain-on", "drain-off", "revalidate", "clear", "log-out"]
 
 def test_staff_without_the_permission_find_no_way_to_it(window):
     clerk = window(CLERK)
+    clerk.page.goto(f"{clerk.site.url}/admin/")
     assert clerk.page.query_selector(f"a[href='{PANEL}']") is None
 
     clerk.expect("status of 403")
@@ -18,6 +19,7 @@ def test_staff_without_the_permission_find_no_way_to_it(window):
 
 def test_who_may_only_look_sees_no_buttons_and_has_none(window):
     viewer = window(VIEWER)
+    viewer.page.goto(f"{viewer.site.url}/admin/")
     viewer.page.click(f"#content a[href='{PANEL}']")
     assert viewer.page.is_visible("#failover-verdict")
     assert viewer.page.query_selector("#failover-actions") is None
@@ -44,7 +46,9 @@ def test_a_stranger_is_asked_to_log_in_and_gets_no_session(window, path):
     assert {each["name"] for each in stranger.context.cookies()} <= {"csrftoken"}
 
 
-def test_who_logs_out_has_no_pass_any_more(stage, panel):
+def test_who_logs_out_has_no_pass_any_more(stage, window):
+    panel = window(own=True)
+    panel.open_panel()
     panel.expect("'data:,'")  # the icon of the shop's own page, where one lands
     with panel.page.expect_response("**/admin/logout/"):
         panel.page.click("#logout-form button")

@@ -78,7 +78,7 @@ def test_expired_items_are_cleared(stage, panel):
 
 
 def test_a_user_who_is_logged_out_is_so_in_another_browser(stage, panel, window):
-    customer = window(CUSTOMER)
+    customer = window(CUSTOMER, own=True)
     assert customer.page.reload().status == 200
     assert customer.page.is_visible("#user-tools")
 
