@@ -27,6 +27,13 @@ def explain(error: FailoverError) -> str:
     return f"{_REASONS[code]} ({operation}: {code})" if code in _REASONS else text
 
 
+def explain_cause(error: FailoverError) -> str:
+    """Return the same of what the error came from: what the last region that was asked has said."""
+    while isinstance(error.__cause__, FailoverError):
+        error = error.__cause__
+    return explain(error)
+
+
 def is_denied(error: ColdUnavailable) -> bool:
     """Tell whether these credentials lack the permission, and nothing else is wrong."""
     return isinstance(error, ColdMisconfigured) and code_of(error) == "AccessDeniedException"

@@ -14,11 +14,10 @@ from django_dynamo_failover import health, runtime
 from django_dynamo_failover.clearing import Clearing
 from django_dynamo_failover.exceptions import (
     ColdUnavailable,
-    FailoverError,
     HotUnavailable,
     SessionUnavailable,
 )
-from django_dynamo_failover.reasons import explain
+from django_dynamo_failover.reasons import explain, explain_cause
 from django_dynamo_failover.users import revoke_user_sessions
 
 from .page import summary
@@ -142,7 +141,7 @@ def _log_out(data: dict[str, Any]) -> Outcome:
         told = revoke_user_sessions(user)
     except SessionUnavailable as error:
         raise ActionFailed(
-            f"DynamoDB does not answer ({_first_cause(error)}): nothing is promised. Try again."
+            f"DynamoDB does not answer ({explain_cause(error)}): nothing is promised. Try again."
         ) from None
     lease = duration(runtime.config().write_interval)
     return Outcome(
@@ -159,12 +158,6 @@ def _order(give: Callable[[runtime.Runtime], int]) -> int:
         raise ActionFailed(
             "The hot tier does not answer, so that the other processes cannot be told."
         ) from None
-
-
-def _first_cause(error: FailoverError) -> str:
-    while isinstance(error.__cause__, FailoverError):
-        error = error.__cause__
-    return explain(error)
 
 
 ACTIONS = {

@@ -7,9 +7,9 @@ from django.contrib.auth import get_user_model
 from django.core.management.base import CommandError, CommandParser
 
 from django_dynamo_failover import runtime
-from django_dynamo_failover.exceptions import FailoverError, SessionUnavailable
+from django_dynamo_failover.exceptions import SessionUnavailable
 from django_dynamo_failover.management import base
-from django_dynamo_failover.reasons import explain
+from django_dynamo_failover.reasons import explain_cause
 from django_dynamo_failover.users import revoke_user_sessions
 
 _EXAMPLE = """\
@@ -41,7 +41,7 @@ class Command(base.DynamoCommand):
                 told = revoke_user_sessions(*users)
             except SessionUnavailable as error:
                 raise CommandError(
-                    f"DynamoDB: {_reason(error)}. Nothing is promised: run it again.",
+                    f"DynamoDB: {explain_cause(error)}. Nothing is promised: run it again.",
                     returncode=base.COULD_NOT_ASK,
                 ) from None
         names = ", ".join(options["username"])
@@ -60,13 +60,6 @@ class Command(base.DynamoCommand):
                 f" for up to {lease / 60:g} minutes.",
                 returncode=base.FOUND_A_PROBLEM,
             )
-
-
-def _reason(error: FailoverError) -> str:
-    """Return what the last region that was asked has said."""
-    while isinstance(error.__cause__, FailoverError):
-        error = error.__cause__
-    return explain(error)
 
 
 def _user(name: str) -> Any:
