@@ -5,6 +5,7 @@ change of the settings.
 """
 
 import atexit
+import importlib
 import logging
 import os
 import sys
@@ -240,7 +241,9 @@ def _tell_of(run: Runtime) -> None:
 
 def _flush_at_exit_of_multiprocessing() -> None:
     # Its children end by os._exit(), which runs no atexit hooks.
-    if (util := sys.modules.get("multiprocessing.util")) is not None:
+    if "multiprocessing.util" in sys.modules:
+        # Imported all the same: another thread, as the one that loads boto3, may be half through.
+        util = importlib.import_module("multiprocessing.util")
         util.Finalize(None, reset, exitpriority=0)
 
 

@@ -38,6 +38,31 @@ PARENTS = {
 }
 
 
+#: A thread that is half through with an import, and goes on a moment after something waits for it.
+HALF_IMPORTED = """
+import threading
+from importlib.machinery import PathFinder
+
+half, go = threading.Event(), threading.Event()
+
+class Slow:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name != "multiprocessing.util":
+            return None
+        spec = PathFinder.find_spec(name, path)
+        run = spec.loader.exec_module
+        spec.loader.exec_module = lambda module: (half.set(), go.wait(), run(module))
+        return spec
+
+sys.meta_path.insert(0, Slow)
+assert "multiprocessing.util" not in sys.modules
+threading.Thread(target=lambda: __import__("multiprocessing.util")).start()
+half.wait()
+threading.Timer(0.5, go.set).start()
+"""
+
+
 @pytest.fixture
 def onlooker(make_engine, dynamodb, table):
     """Reads sessions from DynamoDB and holds nothing itself."""
@@ -257,6 +282,13 @@ class TestPlainProcesses:
         assert len(cookies) == 1 + before.count("change()")
         for cookie in cookies:
             assert stored(onlooker, cookie) == {"number": 2}
+
+    def test_multiprocessing_is_being_imported_when_it_begins(self, environment, onlooker):
+        """By another thread, such as the one that loads boto3."""
+        done = run_python(environment, f"{SESSION}\n{HALF_IMPORTED}\nchange()\n")
+
+        [cookie] = done.stdout.split()
+        assert stored(onlooker, cookie) == {"number": 2}
 
     def test_dynamodb_is_down_and_the_process_says_what_is_lost(self, environment, dynamodb):
         environment["SHUTDOWN_TIMEOUT"] = "1"
