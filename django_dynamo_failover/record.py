@@ -71,6 +71,14 @@ class Record:
             return self.version >= earlier.version
         return self.same_as(earlier)
 
+    def is_outdone_by(self, other: "Record") -> bool:
+        """Tell whether this is an earlier version by any measure, and has nothing of its own.
+
+        A clean one was in DynamoDB, where versions count up.
+        """
+        earlier = self.version < other.version and self.modified < other.modified
+        return earlier and not self.dirty
+
     def changed(self, payload: bytes, expires: float, now: float) -> "Record":
         """Return the next version, which DynamoDB does not have yet."""
         return replace(

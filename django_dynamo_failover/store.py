@@ -288,13 +288,18 @@ class TieredStore:
         return self._refill(record) if refill else Held(record)
 
     def _refill(self, record: Record) -> Held | None:
-        # add, never set: a logout that came meanwhile has put its tombstone.
+        # add, never set: a logout that came meanwhile has put its tombstone. Nor is what stands
+        # there served as it is: somebody may have read DynamoDB earlier, and added later.
         record = record.reborn()
         try:
             if self._hot.add(record):
                 self._writer.reborn(record)
                 return Held(record)
             answer = self._hot.get(record.id)
+            if answer.record is not None and answer.record.is_outdone_by(record):
+                if self._hot.swap(record, answer.token):
+                    self._writer.reborn(record)
+                return Held(record)
         except HotUnavailable:
             return Held(record)
         except ValueTooLarge:

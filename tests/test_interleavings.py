@@ -282,6 +282,24 @@ class TestChanges:
             assert worker.do("write") == 0
         assert b.do("load", key) == {"cart": 2, "mine": 1, "yours": 1}
 
+    def test_that_one_had_not_seen_who_fills_memcached(self, engine, a, b, processes, key):
+        """A has read DynamoDB before B changes the session, and adds what it read after that."""
+        c = processes[2]
+        assert c.do("load", key) == {"cart": 1}  # what it adds next is the session
+        engine.hot.delete(hot_key(key))
+        with a.stopped("hot.add", "load", key) as load:
+            b.do("change", key, {"yours": 1})
+            assert b.do("write") == 0
+            engine.hot.delete(hot_key(key))
+            c.stop_next("hot.add")
+            later = c.begin("load", key)
+            c.wait_for_stop(later)
+        assert load.result() == {"cart": 1}
+        c.run_free()
+        assert later.result() == {"cart": 1, "yours": 1}
+        for worker in processes:
+            assert worker.do("load", key) == {"cart": 1, "yours": 1}
+
     def test_that_are_pending_when_memcached_loses_them(
         self, engine, a, key, processes, settings, start
     ):
