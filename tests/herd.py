@@ -15,7 +15,7 @@ from django_dynamo_failover import runtime
 from django_dynamo_failover.middleware import SessionMiddleware
 from django_dynamo_failover.sessions import SessionStore
 
-from .web import COOKIE, takes_cookie
+from .web import COOKIE, takes_cookie, until
 
 
 def show(request):
@@ -49,7 +49,10 @@ class Herd:
                 session[HASH_SESSION_KEY] = "0" * 64
             session.save()
             self.keys.append(session.session_key)
-        assert runtime.current().writer.flush(120) == 0
+        writer = runtime.current().writer
+        assert writer.flush(120) == 0
+        # What is still to be noted would fill the memcached that has lost all.
+        until(lambda: not writer._jobs._jobs and not writer._jobs._running, within=120)
         self._serve = SessionMiddleware(show)
 
     def warm_up(self):

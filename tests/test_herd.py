@@ -7,6 +7,7 @@ from django_dynamo_failover import signals
 from django_dynamo_failover.exceptions import ColdUnavailable, SessionUnavailable
 
 from .herd import Herd
+from .workers import PATIENT, PATIENT_CACHE
 
 SESSIONS, THREADS = 500, 16
 #: One for an anonymous session; the item and then the user's revocation for one with a login.
@@ -30,7 +31,9 @@ def crowd(make_engine, hot, dynamodb):
 
 @pytest.fixture
 def herd(make_engine, hot, dynamodb):
-    make_engine(hot, dynamodb, BOTO_SESSION="tests.web.boto_session")
+    make_engine(
+        hot, dynamodb, cache=PATIENT_CACHE, BOTO_SESSION="tests.web.boto_session", **PATIENT
+    )
     herd = Herd(SESSIONS, THREADS)
     herd.warm_up()
     dynamodb.reset_requests()
