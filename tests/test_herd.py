@@ -6,6 +6,7 @@ from servers import Memcached
 from django_dynamo_failover import signals
 from django_dynamo_failover.exceptions import ColdUnavailable, SessionUnavailable
 
+from .configurations import quieten
 from .herd import Herd
 from .workers import PATIENT, PATIENT_CACHE
 
@@ -30,7 +31,8 @@ def crowd(make_engine, hot, dynamodb):
 
 
 @pytest.fixture
-def herd(make_engine, hot, dynamodb):
+def herd(make_engine, hot, dynamodb, monkeypatch):
+    quieten(monkeypatch)  # a poll that finds nobody there while memcached restarts
     make_engine(
         hot, dynamodb, cache=PATIENT_CACHE, BOTO_SESSION="tests.web.boto_session", **PATIENT
     )
