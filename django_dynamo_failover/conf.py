@@ -14,6 +14,9 @@ from typing import Any, Literal, get_args
 OnUnavailable = Literal["raise", "anonymous"]
 Oversize = Literal["hot-only", "raise"]
 
+#: What is due waits so long at most while DynamoDB answers, in seconds.
+_GRACE_SECONDS = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Region:
@@ -55,6 +58,11 @@ class Config:
     fallback_engine: str | None = None
     fallback_cache_alias: str | None = None
     health_token: str | None = field(default=None, repr=False)
+
+    @property
+    def late_after(self) -> float:
+        """How old a change that DynamoDB lacks is when something is wrong, in seconds."""
+        return self.write_interval + _GRACE_SECONDS
 
     @classmethod
     def parse(cls, settings: Mapping[str, Any]) -> "Config":

@@ -8,9 +8,6 @@ from health_check.exceptions import ServiceUnavailable, ServiceWarning
 
 from . import runtime
 
-#: So long after ``WRITE_INTERVAL`` a change is late, in seconds.
-_GRACE = 60.0
-
 
 @dataclasses.dataclass
 class SessionTiers(HealthCheck):
@@ -43,5 +40,5 @@ def _check_strictly(run: runtime.Runtime) -> None:
         raise ServiceWarning("DynamoDB answers in no region.")
     oldest = run.writer.oldest
     age = time.time() - oldest if oldest else 0.0
-    if age > run.config.write_interval + _GRACE:
+    if age > run.config.late_after:
         raise ServiceWarning(f"DynamoDB has lacked a change for {age:.0f} seconds.")

@@ -9,6 +9,7 @@
 ``table``                the name of a new table in ``dynamodb``
 ``engine``               the package configured for ``memcached``, ``dynamodb`` and ``table``
 ``make_engine(…)``       the same for other servers, regions, caches and options
+``beaten``               set once a process has left the heartbeat of its site, right at its start
 ``join()``               one more process of a site, as ``Fleet`` sees it: see ``fleets``
 ``serve(…)``             web processes of the shop, and the ``operator`` beside them
 ``chief``                who looks at the health panel: see ``panels``
@@ -21,6 +22,7 @@ fails.
 from __future__ import annotations
 
 import os
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -288,6 +290,22 @@ def engine(
     make_engine: Callable[..., Engine], memcached: Memcached, dynamodb: Dynalite, table: str
 ) -> Engine:
     return make_engine(memcached, dynamodb, table=table)
+
+
+@pytest.fixture
+def beaten(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    from django_dynamo_failover.heartbeat import Heartbeat
+
+    beaten = threading.Event()
+    leave = Heartbeat._leave
+
+    def leave_and_tell(self: Heartbeat, site: Any) -> None:
+        leave(self, site)
+        beaten.set()
+
+    monkeypatch.setattr(Heartbeat, "_leave", leave_and_tell)
+    monkeypatch.setattr("django_dynamo_failover.runtime.FIRST_REPORT_SECONDS", 0.01)
+    return beaten
 
 
 # At the end, as they need what is above.

@@ -4,7 +4,6 @@ Times are those of ``time_machine``, by which LocMemCache forgets, too: each cac
 """
 
 import random
-import threading
 import time
 import uuid
 from collections import Counter
@@ -37,21 +36,25 @@ OURS, OTHERS = KEYRING.fingerprints, ("another key's",)
 HOUR, DAY = 3600, 24 * 3600
 
 
-@pytest.fixture(scope="module")
-def connected(dynamodb_server):
-    """A table in two regions of one server, for copies with a name of their own."""
+def connect(server, *, read_timeout=2.0, attempts=1):
+    """Return a table in two regions of one server."""
     return [
         DynamoTable(
             "no-table",
-            Region(name, dynamodb_server.endpoint_url),
+            Region(name, server.endpoint_url),
             connect_timeout=0.5,
-            read_timeout=2.0,
-            attempts=1,
+            read_timeout=read_timeout,
+            attempts=attempts,
             max_connections=10,
             make_session=boto_session,
         )
         for name in (EAST, WEST)
     ]
+
+
+@pytest.fixture(scope="module")
+def connected(dynamodb_server):
+    return connect(dynamodb_server)
 
 
 @pytest.fixture
@@ -357,18 +360,7 @@ def test_while_dynamodb_is_down_nothing_is_asked_and_nothing_raised(start_site, 
 def test_regions_that_hang_do_not_hold_up_the_thread(start_site, asked, dynamodb, monkeypatch):
     """It is the one that looks after the hot tier."""
     monkeypatch.setattr(heartbeat, "_BEAT_WITHIN", 0.4)
-    tables = [
-        DynamoTable(
-            "no-table",
-            Region(name, dynamodb.endpoint_url),
-            connect_timeout=0.5,
-            read_timeout=0.3,
-            attempts=2,
-            max_connections=10,
-            make_session=boto_session,
-        )
-        for name in (EAST, WEST)
-    ]
+    tables = connect(dynamodb, read_timeout=0.3, attempts=2)
     for table in tables:
         table.warm()
         table.client.wait(5)
@@ -407,22 +399,7 @@ def test_it_is_no_session_to_a_drill(site, east):
 # --- The background ---------------------------------------------------------------------------
 
 
-@pytest.fixture
-def beaten(monkeypatch):
-    """An event: some process has left a heartbeat."""
-    beaten = threading.Event()
-    leave = Heartbeat._leave
-
-    def leave_and_tell(self, site):
-        leave(self, site)
-        beaten.set()
-
-    monkeypatch.setattr(Heartbeat, "_leave", leave_and_tell)
-    return beaten
-
-
-def test_a_process_of_a_site_with_a_name_beats_by_itself(site, east, beaten, monkeypatch):
-    monkeypatch.setattr(runtime, "FIRST_REPORT_SECONDS", 0)
+def test_a_process_of_a_site_with_a_name_beats_by_itself(site, east, beaten):
     site.configure(SITE="east")
     began = time.time()
     run = site.runtime

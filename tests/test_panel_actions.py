@@ -165,9 +165,14 @@ def test_whoever_logs_himself_out_is_asked_to_log_in(chief):
 
 
 class TestWhileATierIsDown:
-    def test_without_the_hot_tier_nobody_can_be_told(self, panel_servers):
+    @pytest.fixture
+    def chief(self, panel_servers):
+        """One who has been shown the panel while all was well."""
         chief = visitor(make_user("chief", is_superuser=True))
         chief.get(PANEL)
+        return chief
+
+    def test_without_the_hot_tier_nobody_can_be_told(self, panel_servers, chief):
         panel_servers.hot.kill()
         for name in ("drain-on", "drain-off", "revalidate"):
             kind, said = do(chief, name)
@@ -175,27 +180,21 @@ class TestWhileATierIsDown:
             assert "The hot tier does not answer" in said
         assert len(logged()) == 3
 
-    def test_without_dynamodb_nothing_is_promised(self, panel_servers):
-        chief = visitor(make_user("chief", is_superuser=True))
-        chief.get(PANEL)
+    def test_without_dynamodb_nothing_is_promised(self, panel_servers, chief):
         panel_servers.cold.kill()
         kind, said = do(chief, "log-out", username="chief")
         assert kind == "bad"
         assert "nothing is promised" in said
 
-    def test_without_dynamodb_a_probe_says_so(self, panel_servers, monkeypatch):
+    def test_without_dynamodb_a_probe_says_so(self, panel_servers, chief, monkeypatch):
         monkeypatch.setattr(actions, "_PROBE_SECONDS", 2)
-        chief = visitor(make_user("chief", is_superuser=True))
-        chief.get(PANEL)
         panel_servers.cold.kill()
         kind, said = do(chief, "probe")
         assert kind == "page"
         assert "Not ready: " in said
 
-    def test_without_dynamodb_nothing_is_cleared(self, panel_servers, monkeypatch):
+    def test_without_dynamodb_nothing_is_cleared(self, panel_servers, chief, monkeypatch):
         monkeypatch.setattr(actions, "CLEAR_SECONDS", 0.5)
-        chief = visitor(make_user("chief", is_superuser=True))
-        chief.get(PANEL)
         panel_servers.cold.kill()
         kind, said = do(chief, "clear")
         assert (kind, "did not answer in time" in said) == ("bad", True)

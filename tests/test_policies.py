@@ -1,7 +1,6 @@
 """The policies of ``createtable_dynamo --print iam``, against what each role asks DynamoDB for."""
 
 import json
-import threading
 import time
 from contextlib import suppress
 from io import StringIO
@@ -10,8 +9,6 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
 
-from django_dynamo_failover import runtime
-from django_dynamo_failover.heartbeat import Heartbeat
 from django_dynamo_failover.table_policies import REPLICATION, policies
 from django_dynamo_failover.table_spec import TableSpec
 from django_dynamo_failover.users import revoke_user_sessions
@@ -45,22 +42,7 @@ def log_in(site, **data):
     return session.session_key
 
 
-@pytest.fixture
-def told(monkeypatch):
-    """An event: this process has left the heartbeat of the site, and has noted the site."""
-    told = threading.Event()
-    monkeypatch.setattr(runtime, "FIRST_REPORT_SECONDS", 0.01)
-    leave = Heartbeat._leave
-
-    def leave_and_tell(self, site):
-        leave(self, site)
-        told.set()
-
-    monkeypatch.setattr(Heartbeat, "_leave", leave_and_tell)
-    return told
-
-
-def test_a_web_process_may_do_what_it_does_and_no_more(site, memcached, moto, told):
+def test_a_web_process_may_do_what_it_does_and_no_more(site, memcached, moto, beaten):
     site.configure(SITE="here")
     mia = get_user_model().objects.create(username="mia")
     key = log_in(site)
@@ -73,7 +55,7 @@ def test_a_web_process_may_do_what_it_does_and_no_more(site, memcached, moto, to
     site.store(key).flush()
     revoke_user_sessions(mia)
     log_in(site)
-    assert told.wait(5)
+    assert beaten.wait(5)
     site.restart()  # what is pending is written
     assert {*moto.requests()} == allowed(policies(SPEC, SPEC.regions)["web"])
 

@@ -13,9 +13,6 @@ from .facts import Description, Facts, Reached
 from .numbers import Numbers
 from .words import duration, some
 
-#: A change is written within WRITE_INTERVAL, and somewhat later while DynamoDB is slow.
-_LATE_SECONDS = 60.0
-
 #: A site tells of itself every minute.
 SILENT_SECONDS = 180.0
 #: One that is silent for longer is no news any more.
@@ -142,8 +139,7 @@ def _processes(facts: Facts) -> Iterator[Finding]:
 
 
 def _sessions(facts: Facts, numbers: Numbers) -> Iterator[Finding]:
-    interval = facts.run.config.write_interval
-    if numbers.oldest > interval + _LATE_SECONDS:
+    if numbers.oldest > facts.run.config.late_after:
         yield Finding(
             "sessions.backlog",
             "warning",
