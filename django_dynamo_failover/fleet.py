@@ -34,8 +34,8 @@ _ORDERS = "session-orders"
 _SLOT_NAMES = [f"session-process:{number}" for number in range(SLOTS)]
 _SNAPSHOT_NAMES = [f"session-snapshot:{number}" for number in range(SLOTS)]
 
-#: What a process told of itself at last is kept so long, so that it is missed when it is gone.
-_SNAPSHOT_SECONDS = 300
+#: What a process told of itself at last is kept for the hour that it tells of.
+_SNAPSHOT_SECONDS = 3600
 
 #: A lost race for the note of the orders, or for a slot, is run again this often each time.
 _ATTEMPTS = 5
@@ -78,10 +78,10 @@ class Fleet:
         self.id = secrets.token_hex(8)
         self._names = hot.note_on_each_server(_ORDERS)
         self._slot: str | None = None
-        self._has_left = False
+        self._has_left = self._has_ended = False
         self._was_draining = False
         self._revalidated = 0.0
-        self._lock = threading.Lock()
+        self._lock, self._telling = threading.Lock(), threading.Lock()
         self.orders = Orders()
 
     @property
@@ -158,20 +158,22 @@ class Fleet:
         self._write(json.dumps(dataclasses.asdict(member)).encode())
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Show a snapshot of this process to whoever looks.
+        """Show a snapshot of this process to whoever looks; none after the one that it ends with.
 
         Raises ``HotUnavailable``, ``ValueTooLarge``.
         """
-        slot = self._slot  # another thread may lose it meanwhile
-        if slot is None:
-            return
-        name = _snapshot_name(slot)
-        self._hot.put_note(name, snapshot.encode(), _SNAPSHOT_SECONDS)
-        if self._has_left:
-            self._hot.drop_note(name)
+        with self._telling:
+            slot = self._slot  # another thread may lose it meanwhile
+            if slot is None or self._has_ended:
+                return
+            self._has_ended = snapshot.ended
+            self._hot.put_note(_snapshot_name(slot), snapshot.encode(), _SNAPSHOT_SECONDS)
 
     def snapshots(self) -> list[Snapshot]:
-        """Return what each process published last, also those that are gone; one ``get_many``."""
+        """Return what each process of the last hour published last; one ``get_many``.
+
+        Of those that are gone, some: who begins takes any slot that is free.
+        """
         found: dict[str, Snapshot] = {}
         for note in self._hot.read_notes(_SNAPSHOT_NAMES).values():
             with contextlib.suppress(Unreadable):
@@ -181,18 +183,16 @@ class Fleet:
                 found[snapshot.id] = max(known, snapshot, key=lambda each: each.at)
         return sorted(found.values(), key=lambda snapshot: (snapshot.host, snapshot.pid))
 
-    def leave(self, *, missed: bool = False) -> None:
+    def leave(self) -> None:
         """Give the slot back, and take no other: a poll may still be under way.
 
-        ``missed``: the snapshot stays, as of a process that was killed.
+        What it has told last stays.
         """
         self._has_left = True
         slot, self._slot = self._slot, None
         if slot is not None:
             with contextlib.suppress(HotUnavailable):
                 self._hot.drop_note(slot)
-                if not missed:
-                    self._hot.drop_note(_snapshot_name(slot))
 
     def _is_known(self, version: int) -> bool:
         with contextlib.suppress(HotUnavailable):

@@ -81,7 +81,8 @@ class FailoverCollector(Collector):
         others = [
             snapshot
             for snapshot in run.fleet.snapshots()
-            if snapshot.at >= own.at - STALE_SECONDS
+            if not snapshot.ended
+            and snapshot.at >= own.at - STALE_SECONDS
             and (self._scope == "site" or snapshot.host == own.host)
         ]
         # One of each pid, which may be taken again: of a series that comes twice, Prometheus

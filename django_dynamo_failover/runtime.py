@@ -188,7 +188,7 @@ def build(config: Config) -> Runtime:
     fleet = Fleet(hot, site=config.site)
     writer = Writer(reconciler, hot, cold, fleet, metrics, background=config.background)
     reporter = Reporter(config.site, hot, cold, fleet, writer, metrics)
-    writer.on_loss = reporter.report
+    writer.on_end = reporter.end
     for tier, breaker in breakers:
         breaker.on_change = partial(_changed, tier, writer, reporter)
     return Runtime(

@@ -63,8 +63,8 @@ class Writer:
     ) -> None:
         self._reconciler = reconciler
         reconciler.on_unnoted = self.note_later
-        #: Called at the end of a process that gives up changes.
-        self.on_loss: Callable[[], object] = lambda: None
+        #: Called at the end of the process with how many changes it gives up.
+        self.on_end: Callable[[int], object] = lambda left: None
         self._hot = hot
         self._cold = cold
         self._fleet = fleet
@@ -243,8 +243,8 @@ class Writer:
         if left:
             self._metrics.count("lost_writes", left)
             logger.error("%d changes did not reach DynamoDB before this process ended.", left)
-            self.on_loss()
-        self._fleet.leave(missed=left > 0)
+        self.on_end(left)
+        self._fleet.leave()
         self._jobs.close()
 
     def _poll(self) -> float:

@@ -20,7 +20,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from servers import Dynalite, Memcached
 
-from django_dynamo_failover import runtime
+from django_dynamo_failover import fleet, runtime
 from django_dynamo_failover.conf import Config, Region
 from django_dynamo_failover.dynamo_health import TableView
 from django_dynamo_failover.dynamo_sites import Site
@@ -149,15 +149,19 @@ def busy_snapshot(number=1):
     )
 
 
+def free_slots():
+    """Return the slots of the site that this process has not taken."""
+    return (name for name in fleet._SLOT_NAMES if name != runtime.current().fleet._slot)
+
+
 def publish(snapshots):
     """Let these processes be heard of by this site, in slots of the hot tier."""
-    fleet = runtime.build(runtime.config()).fleet
+    other = runtime.build(runtime.config()).fleet
     hot = runtime.current().hot
-    for number, each in enumerate(snapshots):
-        fleet._slot = f"session-process:{number + 100}"
-        fleet.publish(each)
+    for each, other._slot in zip(snapshots, free_slots(), strict=False):
+        other.publish(each)
         told = json.dumps(asdict(member(each))).encode()
-        hot.put_note(fleet._slot, told, 60)
+        hot.put_note(other._slot, told, 60)
 
 
 def facts(**fields):

@@ -10,7 +10,7 @@ from django.core.management import call_command
 from django.urls import reverse
 from servers import Dynalite, Memcached
 
-from django_dynamo_failover import runtime
+from django_dynamo_failover import fleet, runtime
 from django_dynamo_failover.dynamo import DynamoTable
 from django_dynamo_failover.exceptions import ColdMisconfigured
 from django_dynamo_failover.keys import storage_id
@@ -22,6 +22,7 @@ from .panels import (
     PANEL,
     Servers,
     busy_snapshot,
+    free_slots,
     make_user,
     publish,
     snapshot,
@@ -105,8 +106,8 @@ class TestWhatItShows:
     def test_other_processes_and_those_that_are_gone(self, panel_site, chief):
         gone = snapshot(2, at=time.time() - 60)
         publish([snapshot(1, pending=7, oldest=time.time() - 100)])
-        hot = panel_site.runtime.hot
-        hot.put_note("session-snapshot:300", gone.encode(), 60)
+        *_, last = free_slots()
+        panel_site.runtime.hot.put_note(fleet._snapshot_name(last), gone.encode(), 60)
         shown = words(chief.get(PANEL))
         assert "Processes of this site: 2 heard of" in shown
         assert "web-0 1001 east 0.1.0 2 h 0 7 2 min" in shown

@@ -8,7 +8,7 @@ from django_dynamo_failover.history import Event, Minute
 from django_dynamo_failover.panel.charts import HEIGHT, WIDTH, _nice, _path, charts, marks
 from django_dynamo_failover.panel.numbers import Numbers
 
-from .panels import histogram, snapshot
+from .panels import histogram
 
 NOW = 1_800_000_000.0
 FIRST = int(NOW // 60) - 59
@@ -20,12 +20,12 @@ def hour(**by_minute):
     return tuple(Minute(FIRST + n, counts.get(n, {}), [], []) for n in range(60))
 
 
-def numbers(minutes):
-    return Numbers((), minutes, {}, {}, {}, 0, 0, 0.0, None)
+def numbers(minutes, events=()):
+    return Numbers((), minutes, {}, events, {}, {}, 0, 0, 0.0, None)
 
 
-def texts(snapshots, minutes=None):
-    return [mark.text for mark in marks(snapshots, numbers(minutes or hour()))]
+def texts(events, minutes=None):
+    return [mark.text for mark in marks(numbers(minutes or hour(), events))]
 
 
 def points(path):
@@ -82,8 +82,8 @@ def test_a_path_of_nothing_is_empty():
 
 def test_what_all_processes_saw_is_marked_once_where_it_happened():
     at = NOW - 600
-    seen = [snapshot(n, at=NOW, events=(Event(at + n, "down", "hot"),)) for n in range(3)]
-    (mark,) = marks(seen, numbers(hour()))
+    seen = tuple(Event(at + n, "down", "hot") for n in range(3))
+    (mark,) = marks(numbers(hour(), seen))
     assert mark.text == "The hot tier stopped answering"
     assert mark.at == at
     assert 0.8 * WIDTH < mark.x < 0.85 * WIDTH
@@ -93,7 +93,7 @@ def test_what_happens_stands_at_what_was_counted_in_its_minute():
     minutes = hour(minute_58={"hot_errors": 1}, minute_59={"hot_errors": 1})
     counted = points(chart(minutes, "errors").lines[0].path)
     events = [Event((FIRST + n) * 60.0 + 59, "down", "hot") for n in (58, 59)]
-    drawn = [mark.x for mark in marks([snapshot(at=NOW, events=events)], numbers(minutes))]
+    drawn = [mark.x for mark in marks(numbers(minutes, events))]
     assert drawn == [counted[59][0], counted[58][0]]
     assert max(drawn) < WIDTH  # also at the end of the present minute
 
@@ -108,7 +108,7 @@ def test_events_are_told_the_last_one_first():
         Event(NOW - 50, "revalidate"),
         Event(NOW - 7200, "drain on"),  # longer ago
     )
-    assert texts([snapshot(at=NOW, events=events)]) == [
+    assert texts(events) == [
         "All sessions are revalidated",
         "Draining ended",
         "Draining began",
@@ -140,5 +140,5 @@ def test_some_restored_sessions_are_no_failover(minute):
 
 def test_sessions_that_this_site_itself_had_lost_are_no_failover():
     minutes = hour(minute_21={"restored": 90})
-    lost = snapshot(at=NOW, events=(Event((FIRST + 19) * 60.0, "lost", "hot"),))
+    lost = Event((FIRST + 19) * 60.0, "lost", "hot")
     assert texts([lost], minutes) == ["The hot tier lost its contents"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from django_dynamo_failover.history import Minute
+from django_dynamo_failover.history import Event, Minute
 from django_dynamo_failover.panel.facts import Description, Fleets
 from django_dynamo_failover.panel.numbers import READ_PRICE, WRITE_PRICE, add_up
 
@@ -81,9 +81,44 @@ def test_a_process_whose_clock_is_behind_is_not_stale_and_its_backlog_counts():
     assert numbers.pending == 50
 
 
-def test_its_hour_still_counts():
-    gone = process(2, at=NOW - 60, minutes=(counted(hot_hits=5),))
-    assert add_up(site(process(1), gone)).hour == {"hot_hits": 5}
+@pytest.mark.parametrize("ago", [60, 299])
+def test_a_process_that_was_killed_is_missed(ago):
+    gone = process(2, at=NOW - ago)
+    numbers = add_up(site(process(1), gone, members=[member(process(1))]))
+    assert [each.stale for each in numbers.processes] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "how", [{"at": NOW - 301}, {"at": NOW - 5, "ended": True}], ids=["long ago", "in order"]
+)
+def test_a_process_that_has_ended_is_missed_no_more_but_its_hour_counts(how):
+    event = Event(NOW - 200, "down", "hot")
+    gone = process(
+        2,
+        **how,
+        minutes=(counted(MINUTE - 6, hot_hits=5),),
+        events=(event,),
+        latencies={"hot read": histogram(0.001)},
+        errors={"hot OSError": 2},
+    )
+    numbers = add_up(site(process(1), gone, members=[member(process(1))]))
+    assert [each.snapshot.pid for each in numbers.processes] == [1001]
+    assert (numbers.hour, numbers.events) == ({"hot_hits": 5}, (event,))
+    assert (numbers.calls, numbers.errors) == ({}, {})
+
+
+def test_a_slot_that_is_empty_a_moment_later_than_its_process_ended_is_no_new_process():
+    ended = process(2, ended=True)
+    numbers = add_up(site(process(1), ended))
+    assert [each.snapshot.pid for each in numbers.processes] == [1001]
+
+
+def test_the_cost_after_a_deployment_is_by_the_whole_hour():
+    new = process(1, started=NOW - 60)
+    ended = process(2, at=NOW - 60, ended=True, minutes=(counted(MINUTE - 9, cold_writes=1_000),))
+    cost = add_up(site(new, ended)).cost
+    assert cost is not None
+    assert cost.ours == pytest.approx(730_000 / 1e6 * WRITE_PRICE)
 
 
 def test_a_process_that_has_begun_just_now_is_there():

@@ -1,6 +1,5 @@
 """The Prometheus collector, as a scrape finds it."""
 
-import itertools
 import math
 import os
 import re
@@ -21,6 +20,7 @@ from django_dynamo_failover.exported import METRICS
 from django_dynamo_failover.metrics import COUNTERS
 from django_dynamo_failover.prometheus import LABELS, PREFIX, FailoverCollector, family_of
 
+from .panels import free_slots
 from .web import until
 from .workers import start_workers
 
@@ -86,12 +86,12 @@ def this(engine):
 def publish(this):
     """``publish(pid=…)``: one more process publishes its snapshot, changed like this."""
 
-    slots = itertools.count()
+    slots = free_slots()
 
     def publish(**changes):
         other = runtime.build(runtime.config())
         other.metrics.count("saves", 7)
-        other.fleet._slot = f"session-process:{next(slots)}"  # not at random, as tell() does
+        other.fleet._slot = next(slots)  # not at random, as tell() does
         other.fleet.publish(replace(other.reporter.snapshot(), **{"pid": OTHER_PID, **changes}))
         return other
 

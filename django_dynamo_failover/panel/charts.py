@@ -1,12 +1,11 @@
 """The last hour as lines to draw, and what happened in it."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from django_dynamo_failover.histogram import Histogram, quantile
 from django_dynamo_failover.history import MINUTES, Event, EventKind, Minute
-from django_dynamo_failover.snapshot import Snapshot
 
 from .numbers import Numbers
 from .words import latency, some
@@ -76,15 +75,14 @@ def charts(minutes: Sequence[Minute]) -> list[Chart]:
     ]
 
 
-def marks(snapshots: Iterable[Snapshot], numbers: Numbers) -> list[Mark]:
+def marks(numbers: Numbers) -> list[Mark]:
     """Return what happened in the hour, each once for the whole site, the last one first."""
     first = numbers.minutes[0].at
     happened: dict[tuple[EventKind, str, int], list[Event]] = {}
-    for snapshot in snapshots:
-        for event in snapshot.events:
-            minute = int(event.at // 60)
-            if minute >= first and event.kind in _HAPPENED:
-                happened.setdefault((event.kind, event.subject, minute), []).append(event)
+    for event in numbers.events:
+        minute = int(event.at // 60)
+        if minute >= first and event.kind in _HAPPENED:
+            happened.setdefault((event.kind, event.subject, minute), []).append(event)
     found = [_mark(events, first) for events in happened.values()]
     troubled = {minute for _, _, minute in happened}
     found += _arrivals(numbers.minutes, troubled)

@@ -1,5 +1,6 @@
 """What the panel knows: asked of each tier, of the other processes and of the other sites."""
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -196,6 +197,8 @@ def _describe(table: DynamoTable) -> Description:
 
 
 def _hear(fleet: Fleet) -> Fleets:
+    with contextlib.suppress(HotUnavailable):
+        fleet.look()  # what another process was told to do a moment ago
     return Fleets(tuple(fleet.members()), tuple(fleet.snapshots()), fleet.sees_all)
 
 

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 
 from django_dynamo_failover.fleet import SLOT_SECONDS, Member
 from django_dynamo_failover.histogram import Histogram, added
-from django_dynamo_failover.history import MINUTES, Minute, together
+from django_dynamo_failover.history import MINUTES, Event, Minute, together
 from django_dynamo_failover.snapshot import Snapshot
 
 from .facts import Facts
 
 #: A process that has not been heard of for so long is stale. It tells of itself every 5 seconds.
 STALE_SECONDS = 15.0
+
+#: One that is gone without a word is missed for so long.
+_MISSED_SECONDS = 300.0
 
 #: From a shorter time nothing is foretold.
 _LEAST_SECONDS = 300.0
@@ -56,8 +59,10 @@ class Numbers:
     """All processes together.
 
     Args:
-        minutes: the last hour, the present minute last.
+        processes: those that are there, and those that are missed.
+        minutes: the last hour, the present minute last, also of processes that have ended.
         hour: what was counted in it.
+        events: what happened in it, as each process saw it.
         calls: histograms since the processes began: "hot read", "us-east-1 write".
         errors: by tier and class, since the processes began.
         oldest: how old the DynamoDB copy of a changed session is at most, in seconds.
@@ -67,6 +72,7 @@ class Numbers:
     processes: tuple[Process, ...]
     minutes: tuple[Minute, ...]
     hour: Mapping[str, int]
+    events: tuple[Event, ...]
     calls: Mapping[str, Histogram]
     errors: Mapping[str, int]
     pending: int
@@ -82,45 +88,53 @@ class Numbers:
 
 def add_up(facts: Facts) -> Numbers:
     """Return the numbers of all processes that are known, of one if no other is."""
-    processes = _processes(facts)
-    snapshots = [process.snapshot for process in processes]
-    minutes = _minutes(snapshots, facts.at)
+    members = {member.id: member for member in facts.fleet.members} if facts.fleet else {}
+    told = _told(facts, members)
+    processes = _processes(facts, told, members)
+    minutes = _minutes(told, facts.at)
     hour: Counter[str] = Counter()
     for minute in minutes:
         hour.update(minute.counts)
     errors: Counter[str] = Counter()
-    for snapshot in snapshots:
-        errors.update(snapshot.errors)
+    for process in processes:
+        errors.update(process.snapshot.errors)
     alive = [process for process in processes if not process.stale]
     return Numbers(
         processes=tuple(processes),
         minutes=minutes,
         hour=hour,
-        calls=_calls(snapshots),
+        events=tuple(event for snapshot in told for event in snapshot.events),
+        calls=_calls(process.snapshot for process in processes),
         errors=errors,
         pending=sum(process.pending for process in alive),
         logouts=sum(process.logouts for process in alive),
         oldest=max((process.oldest for process in alive), default=0.0),
-        cost=_cost(facts, hour, min(snapshot.started for snapshot in snapshots)),
+        cost=_cost(facts, hour, min(snapshot.started for snapshot in told)),
     )
 
 
-def _processes(facts: Facts) -> list[Process]:
-    members: Mapping[str, Member] = {}
-    snapshots = {}
-    if facts.fleet is not None:
-        members = {member.id: member for member in facts.fleet.members}
-        snapshots = {snapshot.id: snapshot for snapshot in facts.fleet.snapshots}
+def _told(facts: Facts, members: Mapping[str, Member]) -> list[Snapshot]:
+    """Return the last snapshot of each process of the last hour."""
+    published = facts.fleet.snapshots if facts.fleet else ()
+    snapshots = {snapshot.id: snapshot for snapshot in published}
     snapshots[facts.own.id] = facts.own
     for member in members.values():
         if member.id not in snapshots:  # it has begun just now
             snapshots[member.id] = Snapshot(
                 member.id, member.host, member.pid, member.site, "", facts.at, facts.at
             )
-    return [
+    return sorted(snapshots.values(), key=lambda s: (s.host, s.pid, s.started))
+
+
+def _processes(
+    facts: Facts, told: Iterable[Snapshot], members: Mapping[str, Member]
+) -> list[Process]:
+    processes = [
         _process(snapshot, members.get(snapshot.id), facts)
-        for snapshot in sorted(snapshots.values(), key=lambda s: (s.host, s.pid, s.started))
+        for snapshot in told
+        if not snapshot.ended
     ]
+    return [process for process in processes if process.heard <= _MISSED_SECONDS]
 
 
 def _process(snapshot: Snapshot, member: Member | None, facts: Facts) -> Process:

@@ -100,10 +100,7 @@ def page(facts: Facts, *, session_lost: bool) -> dict[str, Any]:
         },
         "charts": charts(numbers.minutes),
         "chart_size": (WIDTH, HEIGHT),
-        "marks": [
-            (mark.x, _time(mark.at), mark.text)
-            for mark in marks([process.snapshot for process in numbers.processes], numbers)
-        ],
+        "marks": [(mark.x, _time(mark.at), mark.text) for mark in marks(numbers)],
         "minutes": [_minute(minute) for minute in reversed(numbers.minutes)],
         "processes": [_process(process, facts.at) for process in numbers.processes],
         "sites": _sites(facts),
