@@ -13,7 +13,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,9 +33,13 @@ SLOTS = 512
 _ORDERS = "session-orders"
 _SLOT_NAMES = [f"session-process:{number}" for number in range(SLOTS)]
 _SNAPSHOT_NAMES = [f"session-snapshot:{number}" for number in range(SLOTS)]
+_ENDED_NAMES = [f"session-ended:{number}" for number in range(SLOTS)]
 
-#: What a process told of itself at last is kept for the hour that it tells of.
-_SNAPSHOT_SECONDS = 3600
+#: What a process told of itself at last is kept so long, so that it is missed when it is gone.
+_SNAPSHOT_SECONDS = 300
+
+#: The one of a process that has ended is kept for the hour that it tells of.
+_ENDED_SECONDS = 3600
 
 #: A lost race for the note of the orders, or for a slot, is run again this often each time.
 _ATTEMPTS = 5
@@ -81,7 +85,7 @@ class Fleet:
         self._has_left = self._has_ended = False
         self._was_draining = False
         self._revalidated = 0.0
-        self._lock, self._telling = threading.Lock(), threading.Lock()
+        self._lock = threading.Lock()
         self.orders = Orders()
 
     @property
@@ -158,41 +162,59 @@ class Fleet:
         self._write(json.dumps(dataclasses.asdict(member)).encode())
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Show a snapshot of this process to whoever looks; none after the one that it ends with.
+        """Show a snapshot of this process to whoever looks.
 
         Raises ``HotUnavailable``, ``ValueTooLarge``.
         """
-        with self._telling:
-            slot = self._slot  # another thread may lose it meanwhile
-            if slot is None or self._has_ended:
-                return
-            self._has_ended = snapshot.ended
-            self._hot.put_note(_snapshot_name(slot), snapshot.encode(), _SNAPSHOT_SECONDS)
+        slot = self._slot  # another thread may lose it meanwhile
+        if slot is None:
+            return
+        name = _snapshot_name(slot)
+        self._hot.put_note(name, snapshot.encode(), _SNAPSHOT_SECONDS)
+        if self._has_ended:
+            self._hot.drop_note(name)
 
     def snapshots(self) -> list[Snapshot]:
-        """Return what each process of the last hour published last; one ``get_many``.
+        """Return what each process published last, also who was killed; one ``get_many``."""
+        return self._read_snapshots(_SNAPSHOT_NAMES)
 
-        Of those that are gone, some: who begins takes any slot that is free.
+    def ended(self) -> list[Snapshot]:
+        """Return the last snapshots of processes that ended within an hour; one ``get_many``."""
+        return self._read_snapshots(_ENDED_NAMES)
+
+    def leave(self, last: Snapshot | None = None, *, missed: bool = False) -> None:
+        """Give the slot back, and take no other: a poll may still be under way.
+
+        ``last`` is what ``ended`` is to return. ``missed``: ``snapshots`` as well, as of a process
+        that was killed.
         """
+        self._has_left, self._has_ended = True, not missed
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            with contextlib.suppress(HotUnavailable, ValueTooLarge):
+                self._hot.drop_note(slot)
+                if not missed:
+                    self._hot.drop_note(_snapshot_name(slot))
+                elif last is not None:
+                    self._hot.put_note(_snapshot_name(slot), last.encode(), _SNAPSHOT_SECONDS)
+                if last is not None:
+                    self._put_last(last)
+
+    def _put_last(self, last: Snapshot) -> None:
+        note = last.encode()
+        for name in random.sample(_ENDED_NAMES, _ATTEMPTS):
+            if self._hot.write_note(name, note, None, _ENDED_SECONDS):
+                return
+
+    def _read_snapshots(self, names: Sequence[str]) -> list[Snapshot]:
         found: dict[str, Snapshot] = {}
-        for note in self._hot.read_notes(_SNAPSHOT_NAMES).values():
+        for note in self._hot.read_notes(names).values():
             with contextlib.suppress(Unreadable):
                 snapshot = decode_snapshot(note)
                 # A process that had to take another slot has left one at the slot from before.
                 known = found.setdefault(snapshot.id, snapshot)
                 found[snapshot.id] = max(known, snapshot, key=lambda each: each.at)
         return sorted(found.values(), key=lambda snapshot: (snapshot.host, snapshot.pid))
-
-    def leave(self) -> None:
-        """Give the slot back, and take no other: a poll may still be under way.
-
-        What it has told last stays.
-        """
-        self._has_left = True
-        slot, self._slot = self._slot, None
-        if slot is not None:
-            with contextlib.suppress(HotUnavailable):
-                self._hot.drop_note(slot)
 
     def _is_known(self, version: int) -> bool:
         with contextlib.suppress(HotUnavailable):
@@ -237,11 +259,12 @@ class Fleet:
 
     def _write(self, note: bytes) -> None:
         try:
-            if self._slot is not None:
-                held, token = self._hot.read_note(self._slot)
+            slot = self._slot  # the process may end meanwhile
+            if slot is not None:
+                held, token = self._hot.read_note(slot)
                 member = _decode_member(held)
                 ours = member is None or member.id == self.id
-                if ours and self._hot.write_note(self._slot, note, token, SLOT_SECONDS):
+                if ours and self._hot.write_note(slot, note, token, SLOT_SECONDS):
                     return
             self._slot = None  # lost with the server's contents, and taken by another process
             self._take_slot(note)

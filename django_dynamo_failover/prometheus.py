@@ -81,8 +81,7 @@ class FailoverCollector(Collector):
         others = [
             snapshot
             for snapshot in run.fleet.snapshots()
-            if not snapshot.ended
-            and snapshot.at >= own.at - STALE_SECONDS
+            if snapshot.at >= own.at - STALE_SECONDS
             and (self._scope == "site" or snapshot.host == own.host)
         ]
         # One of each pid, which may be taken again: of a series that comes twice, Prometheus

@@ -72,12 +72,9 @@ class Record:
         return self.same_as(earlier)
 
     def is_outdone_by(self, other: "Record") -> bool:
-        """Tell whether this is an earlier version by any measure, and has nothing of its own.
-
-        A clean one was in DynamoDB, where versions count up.
-        """
+        """Tell whether DynamoDB held this version before the one that the other builds upon."""
         earlier = self.version < other.version and self.modified < other.modified
-        return earlier and not self.dirty
+        return earlier and self.version <= other.base and not self.dirty
 
     def changed(self, payload: bytes, expires: float, now: float) -> "Record":
         """Return the next version, which DynamoDB does not have yet."""

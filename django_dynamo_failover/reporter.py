@@ -6,7 +6,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from . import __version__
 from .cold import ColdTier
@@ -50,12 +49,9 @@ class Reporter:
 
     def report(self) -> float:
         """Publish a snapshot; return after how many seconds to do it again."""
-        self._publish(self.snapshot())
+        with contextlib.suppress(HotUnavailable, ValueTooLarge):
+            self._fleet.publish(self.snapshot())
         return REPORT_SECONDS
-
-    def end(self, left: int) -> None:
-        """Publish the last snapshot. A process that gives up changes is to be missed."""
-        self._publish(replace(self.snapshot(), ended=not left))
 
     def snapshot(self) -> Snapshot:
         """Return what there is to tell now."""
@@ -86,10 +82,6 @@ class Reporter:
     def tier_changed(self, tier: str, *, up: bool) -> None:
         """Note that a tier stopped to answer, or answers again."""
         self._history.happened("up" if up else "down", tier)
-
-    def _publish(self, snapshot: Snapshot) -> None:
-        with contextlib.suppress(HotUnavailable, ValueTooLarge):
-            self._fleet.publish(snapshot)
 
     def _notice(self, lost: int) -> None:
         """Note what else has happened since the last look."""

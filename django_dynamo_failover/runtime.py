@@ -106,7 +106,7 @@ def reset() -> None:
     """Write what is pending, within ``SHUTDOWN_TIMEOUT``, and forget the runtime."""
     global _current
     with _lock:
-        stopped, _current = _current, None
+        stopped, _current = running(), None  # not the one of a parent, which has its own
     if stopped is not None:
         stopped.writer.close(stopped.config.shutdown_timeout)
 
@@ -188,7 +188,7 @@ def build(config: Config) -> Runtime:
     fleet = Fleet(hot, site=config.site)
     writer = Writer(reconciler, hot, cold, fleet, metrics, background=config.background)
     reporter = Reporter(config.site, hot, cold, fleet, writer, metrics)
-    writer.on_end = reporter.end
+    writer.last_words = reporter.snapshot
     for tier, breaker in breakers:
         breaker.on_change = partial(_changed, tier, writer, reporter)
     return Runtime(

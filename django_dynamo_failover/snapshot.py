@@ -33,7 +33,6 @@ class Snapshot:
         draining: whether it writes all through.
         minutes: the last hour.
         events: what happened in it.
-        ended: this is its last one, and nothing is left to do.
     """
 
     id: str
@@ -53,7 +52,6 @@ class Snapshot:
     draining: bool = False
     minutes: tuple[Minute, ...] = ()
     events: tuple[Event, ...] = ()
-    ended: bool = False
 
     def encode(self) -> bytes:
         """Return it as a note in the hot tier: about 4 KB after a busy hour, made in 0.6 ms."""

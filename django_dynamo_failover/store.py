@@ -288,8 +288,8 @@ class TieredStore:
         return self._refill(record) if refill else Held(record)
 
     def _refill(self, record: Record) -> Held | None:
-        # add, never set: a logout that came meanwhile has put its tombstone. Nor is what stands
-        # there served as it is: somebody may have read DynamoDB earlier, and added later.
+        # add, never set: a logout that came meanwhile has put its tombstone. What else stands
+        # there may be older: of somebody who read DynamoDB earlier, and added sooner.
         record = record.reborn()
         try:
             if self._hot.add(record):

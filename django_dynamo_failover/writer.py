@@ -21,6 +21,7 @@ from .payload import Merge
 from .reconcile import Reconciler
 from .record import Record
 from .scheduler import Action, Scheduler
+from .snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +64,8 @@ class Writer:
     ) -> None:
         self._reconciler = reconciler
         reconciler.on_unnoted = self.note_later
-        #: Called at the end of the process with how many changes it gives up.
-        self.on_end: Callable[[int], object] = lambda left: None
+        #: Returns what this process has to tell of itself at its end.
+        self.last_words: Callable[[], Snapshot | None] = lambda: None
         self._hot = hot
         self._cold = cold
         self._fleet = fleet
@@ -243,8 +244,7 @@ class Writer:
         if left:
             self._metrics.count("lost_writes", left)
             logger.error("%d changes did not reach DynamoDB before this process ended.", left)
-        self.on_end(left)
-        self._fleet.leave()
+        self._fleet.leave(self.last_words(), missed=left > 0)
         self._jobs.close()
 
     def _poll(self) -> float:

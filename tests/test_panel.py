@@ -16,7 +16,7 @@ from django_dynamo_failover.exceptions import ColdMisconfigured
 from django_dynamo_failover.keys import storage_id
 from django_dynamo_failover.panel.words import NOTHING
 
-from .configurations import BOTO_SESSION
+from .configurations import BOTO_SESSION, quieten
 from .conftest import create_table
 from .panels import (
     PANEL,
@@ -29,6 +29,7 @@ from .panels import (
     visitor,
     words,
 )
+from .test_costs import wait_for_background
 from .web import COOKIE, Visitor, is_503, until
 
 pytestmark = pytest.mark.django_db
@@ -102,6 +103,15 @@ class TestWhatItShows:
         assert len(ids) == 8
         assert re.findall(r'<section id="([\w-]+)"', part) == ids
         assert "<html" not in part
+
+    def test_it_shows_what_another_process_was_told_to_do(self, panel_site, chief, monkeypatch):
+        """Before this one has heard of it by itself: the next page may come from any of them."""
+        quieten(monkeypatch)
+        panel_site.restart()
+        assert "Draining is on" not in words(chief.get(PANEL))
+        wait_for_background()
+        runtime.build(runtime.config()).fleet.drain(True)
+        until(lambda: "Draining is on" in words(chief.get(PANEL)))
 
     def test_other_processes_and_those_that_are_gone(self, panel_site, chief):
         gone = snapshot(2, at=time.time() - 60)

@@ -12,10 +12,10 @@ NOW = 1_800_000_000.0
 MINUTE = int(NOW // 60)
 
 
-def site(*snapshots, members=None, **fields):
+def site(*snapshots, members=None, ended=(), **fields):
     """A site of these processes; the first of them is the one that asks."""
     members = [member(each) for each in snapshots] if members is None else members
-    fleet = Fleets(tuple(members), snapshots, complete=True)
+    fleet = Fleets(tuple(members), snapshots, complete=True, ended=ended)
     return facts(at=NOW, own=snapshots[0], fleet=fleet, **fields)
 
 
@@ -81,42 +81,40 @@ def test_a_process_whose_clock_is_behind_is_not_stale_and_its_backlog_counts():
     assert numbers.pending == 50
 
 
-@pytest.mark.parametrize("ago", [60, 299])
-def test_a_process_that_was_killed_is_missed(ago):
-    gone = process(2, at=NOW - ago)
-    numbers = add_up(site(process(1), gone, members=[member(process(1))]))
-    assert [each.stale for each in numbers.processes] == [False, True]
+def test_its_hour_still_counts():
+    gone = process(2, at=NOW - 60, minutes=(counted(hot_hits=5),))
+    assert add_up(site(process(1), gone)).hour == {"hot_hits": 5}
 
 
-@pytest.mark.parametrize(
-    "how", [{"at": NOW - 301}, {"at": NOW - 5, "ended": True}], ids=["long ago", "in order"]
-)
-def test_a_process_that_has_ended_is_missed_no_more_but_its_hour_counts(how):
-    event = Event(NOW - 200, "down", "hot")
-    gone = process(
+def test_a_process_that_has_ended_is_not_missed_but_its_hour_counts():
+    event = Event(NOW - 1800, "down", "hot")
+    ended = process(
         2,
-        **how,
-        minutes=(counted(MINUTE - 6, hot_hits=5),),
+        at=NOW - 1500,
+        pending=3,
+        minutes=(counted(MINUTE - 40, hot_hits=5),),
         events=(event,),
         latencies={"hot read": histogram(0.001)},
         errors={"hot OSError": 2},
     )
-    numbers = add_up(site(process(1), gone, members=[member(process(1))]))
+    numbers = add_up(site(process(1), ended=(ended,)))
     assert [each.snapshot.pid for each in numbers.processes] == [1001]
     assert (numbers.hour, numbers.events) == ({"hot_hits": 5}, (event,))
-    assert (numbers.calls, numbers.errors) == ({}, {})
+    assert (numbers.calls, numbers.errors, numbers.pending) == ({}, {}, 0)
 
 
-def test_a_slot_that_is_empty_a_moment_later_than_its_process_ended_is_no_new_process():
-    ended = process(2, ended=True)
-    numbers = add_up(site(process(1), ended))
-    assert [each.snapshot.pid for each in numbers.processes] == [1001]
+def test_one_that_is_missed_counts_once():
+    """It has ended in order, but gave changes up."""
+    gone = process(2, at=NOW - 60, minutes=(counted(lost_writes=5),))
+    numbers = add_up(site(process(1), gone, members=[member(process(1))], ended=(gone,)))
+    assert [each.stale for each in numbers.processes] == [False, True]
+    assert numbers.hour == {"lost_writes": 5}
 
 
 def test_the_cost_after_a_deployment_is_by_the_whole_hour():
     new = process(1, started=NOW - 60)
-    ended = process(2, at=NOW - 60, ended=True, minutes=(counted(MINUTE - 9, cold_writes=1_000),))
-    cost = add_up(site(new, ended)).cost
+    ended = process(2, at=NOW - 60, minutes=(counted(MINUTE - 9, cold_writes=1_000),))
+    cost = add_up(site(new, ended=(ended,))).cost
     assert cost is not None
     assert cost.ours == pytest.approx(730_000 / 1e6 * WRITE_PRICE)
 

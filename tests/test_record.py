@@ -191,6 +191,28 @@ def test_a_version_includes_itself_and_the_earlier_ones_of_its_lineage(one, othe
     assert one.includes(other) == included
 
 
+HELD = RECORD.written()  # by DynamoDB, once
+THEN = dataclasses.replace(HELD.reborn(), version=9, base=9, modified=NOW)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "outdone"),
+    [
+        (HELD, THEN, True),
+        (HELD, THEN.changed(b"more", NOW + 9, NOW + 1), True),
+        (THEN, HELD, False),
+        (HELD, HELD.reborn(), False),
+        (RECORD, THEN, False),  # it has a change that DynamoDB lacks
+        (HELD, dataclasses.replace(THEN, version=7, base=7), False),  # two sites' of one number
+        (HELD, dataclasses.replace(THEN, modified=RECORD.modified - 1), False),  # written before
+        # Made of what DynamoDB held before: it lacks what this one has.
+        (HELD, dataclasses.replace(THEN, base=6, dirty_since=NOW), False),
+    ],
+)
+def test_an_earlier_version_is_outdone_by_what_builds_on_a_later_one(one, other, outdone):
+    assert one.is_outdone_by(other) == outdone
+
+
 def test_the_same_version_is_the_same_number_and_the_same_change():
     assert RECORD.same_as(RECORD.reborn().agreed(NOW))
     assert not RECORD.same_as(LATER)

@@ -25,7 +25,7 @@ from .configurations import BOTO_SESSION, LOGIN, eventually, quieten, write_pend
 from .fleets import Process
 from .sites import KEYRING, NOW
 from .test_costs import wait_for_background
-from .test_members import PICKLE_FLAGS
+from .test_members import PICKLE_FLAGS, ids_of
 
 
 @pytest.fixture
@@ -342,47 +342,67 @@ def test_who_has_to_take_another_slot_is_there_once(join):
     assert [(snapshot.id, snapshot.pending) for snapshot in other.snapshots()] == [(one.id, 2)]
 
 
-def test_what_who_leaves_has_told_last_stays(join):
+def test_who_leaves_takes_what_it_has_told_away(join):
     one, other = join(), join()
-    one.tell(0)
-    one.publish(snapshot_of(one))
-    one.publish(snapshot_of(one, ended=True))
+    for process in (one, other):
+        process.tell(0)
+        process.publish(snapshot_of(process))
     one.leave()
-    assert [(each.id, each.ended) for each in other.snapshots()] == [(one.id, True)]
+    assert [snapshot.id for snapshot in other.snapshots()] == [other.id]
+    assert other.ended() == []
 
 
-@pytest.mark.parametrize("later", ["before the last is there", "before it has left"])
-def test_after_the_last_nothing_is_told(join, later):
+def test_who_leaves_while_it_tells_takes_that_away_too(join):
     """The process ends while its background thread reports."""
     one, other = join(), join()
     one.tell(0)
-    report = threading.Thread(target=one.publish, args=[snapshot_of(one)])
     put_note = one.hot.put_note
 
-    def put_note_meanwhile(*arguments):
-        report.start()
+    def put_after_it_has_left(*arguments):
+        one.leave()
         put_note(*arguments)
 
-    if later == "before the last is there":
-        one.hot.put_note = put_note_meanwhile
-    one.publish(snapshot_of(one, ended=True))
-    one.hot.put_note = put_note
-    if later == "before it has left":
-        report.start()
-    report.join(5)
-    assert not report.is_alive()
-    assert [each.ended for each in other.snapshots()] == [True]
+    one.hot.put_note = put_after_it_has_left
+    one.publish(snapshot_of(one))
+    assert other.snapshots() == []
 
 
-def test_a_process_that_ends_in_order_is_not_missed_and_leaves_its_hour(site, start_process):
-    onlooker = start_process()
+def test_what_is_told_at_the_end_is_kept_apart_and_nobody_takes_its_place(join, monkeypatch):
+    monkeypatch.setattr(fleet, "_ENDED_NAMES", fleet._ENDED_NAMES[:5])
+    processes = [join() for _ in range(5)]
+    for process in processes:
+        process.tell(0)
+        process.publish(snapshot_of(process))
+    for process in processes:
+        process.leave(snapshot_of(process))
+    onlooker = join()
+    assert onlooker.snapshots() == []
+    assert ids_of(onlooker.ended()) == sorted(process.id for process in processes)
+
+
+def test_of_too_many_that_end_some_leave_nothing(join, monkeypatch):
+    monkeypatch.setattr(fleet, "_ENDED_NAMES", fleet._ENDED_NAMES[:5])
+    for _ in range(6):
+        process = join()
+        process.tell(0)
+        process.leave(snapshot_of(process))
+    assert len(join().ended()) == 5
+
+
+def use(site):
     session = site.store()
     session["number"] = 1
     session.save()
     told(site.runtime)
-    site.restart()  # which writes it
-    [ended] = onlooker.fleet.snapshots()
-    assert (ended.ended, ended.pending) == (True, 0)
+    return site.runtime.fleet.id
+
+
+def test_a_process_that_ends_in_order_is_not_missed_and_leaves_its_hour(site, start_process):
+    onlooker, id = start_process(), use(site)
+    site.restart()  # which writes what is pending
+    assert onlooker.fleet.snapshots() == []
+    [ended] = [each for each in onlooker.fleet.ended() if each.id == id]
+    assert ended.pending == 0
     counts = Counter()
     for minute in ended.minutes:
         counts.update(minute.counts)
@@ -392,15 +412,12 @@ def test_a_process_that_ends_in_order_is_not_missed_and_leaves_its_hour(site, st
 def test_a_process_that_gives_up_changes_is_missed(site, start_process, dynamodb):
     onlooker = start_process()
     site.configure(SHUTDOWN_TIMEOUT=0.1)
-    session = site.store()
-    session["number"] = 1
-    session.save()
-    told(site.runtime)
+    id = use(site)
     dynamodb.fail("*", "hang", times=None)
     site.restart()
-    # Before it was configured, it was another process.
-    [left] = [each for each in onlooker.fleet.snapshots() if each.counters]
-    assert (left.ended, left.pending, left.counters["lost_writes"]) == (False, 1, 1)
+    [missed] = onlooker.fleet.snapshots()
+    assert (missed.id, missed.pending, missed.counters["lost_writes"]) == (id, 1, 1)
+    assert id in ids_of(onlooker.fleet.ended())
 
 
 def test_who_is_killed_is_seen_for_a_while(join, soon_forgotten, monkeypatch):
@@ -414,13 +431,13 @@ def test_who_is_killed_is_seen_for_a_while(join, soon_forgotten, monkeypatch):
     eventually(lambda: other.snapshots() == [])
 
 
-def test_what_it_told_last_is_kept_for_the_hour_that_it_tells_of(site, memcached, monkeypatch):
+def test_it_is_missed_for_some_minutes_at_most(site, memcached, monkeypatch):
     timeouts = []
     monkeypatch.setattr(
         MemcachedCache, "set", lambda self, key, value, timeout: timeouts.append(timeout)
     )
     site.runtime.reporter.report()
-    assert timeouts == [3600]
+    assert timeouts == [300]
 
 
 # --- What was not written by us ---------------------------------------------------------------
@@ -499,7 +516,7 @@ def test_without_a_background_thread_a_request_reports(site, monkeypatch, caplog
     caplog.set_level(logging.WARNING)
     site.configure(BACKGROUND=False)
     run = site.runtime
-    assert run.fleet.id not in [snapshot.id for snapshot in run.fleet.snapshots()]
+    assert run.fleet.snapshots() == []
     run.writer.run_due()
-    assert run.fleet.id in [snapshot.id for snapshot in run.fleet.snapshots()]
+    assert [snapshot.id for snapshot in run.fleet.snapshots()] == [run.fleet.id]
     assert caplog.records == []

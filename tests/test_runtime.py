@@ -470,6 +470,16 @@ def test_a_fork_that_calls_no_hooks_is_noticed_by_its_pid(site, monkeypatch):
     assert site.store(key)["a"] == 1
 
 
+def test_what_such_a_fork_ends_is_not_its_parents(site, monkeypatch):
+    parents = runtime.current()
+    save(site, a=1)
+    monkeypatch.setattr(runtime, "_current", replace(parents, pid=parents.pid + 1))
+    runtime.reset()
+    assert runtime.running() is None
+    assert parents.writer.pending_count == 1
+    assert len(parents.fleet.members()) == 1
+
+
 def test_a_child_that_ends_its_runtime_does_not_end_its_parents(site):
     parent = runtime.current()
     key = save(site, a=1)

@@ -57,11 +57,15 @@ class Description:
 
 @dataclass(frozen=True, slots=True)
 class Fleets:
-    """The processes of this site. ``complete``: every server of the cache has told of them."""
+    """The processes of this site. ``complete``: every server of the cache has told of them.
+
+    ``ended`` are the last snapshots of those that ended within an hour.
+    """
 
     members: tuple[Member, ...]
     snapshots: tuple[Snapshot, ...]
     complete: bool
+    ended: tuple[Snapshot, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +203,8 @@ def _describe(table: DynamoTable) -> Description:
 def _hear(fleet: Fleet) -> Fleets:
     with contextlib.suppress(HotUnavailable):
         fleet.look()  # what another process was told to do a moment ago
-    return Fleets(tuple(fleet.members()), tuple(fleet.snapshots()), fleet.sees_all)
+    members, snapshots = tuple(fleet.members()), tuple(fleet.snapshots())
+    return Fleets(members, snapshots, fleet.sees_all, tuple(fleet.ended()))
 
 
 def _look_for_sites(run: runtime.Runtime) -> Sites:

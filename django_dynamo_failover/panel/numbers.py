@@ -15,9 +15,6 @@ from .facts import Facts
 #: A process that has not been heard of for so long is stale. It tells of itself every 5 seconds.
 STALE_SECONDS = 15.0
 
-#: One that is gone without a word is missed for so long.
-_MISSED_SECONDS = 300.0
-
 #: From a shorter time nothing is foretold.
 _LEAST_SECONDS = 300.0
 _MONTH_SECONDS = 730 * 3600
@@ -59,7 +56,6 @@ class Numbers:
     """All processes together.
 
     Args:
-        processes: those that are there, and those that are missed.
         minutes: the last hour, the present minute last, also of processes that have ended.
         hour: what was counted in it.
         events: what happened in it, as each process saw it.
@@ -88,53 +84,54 @@ class Numbers:
 
 def add_up(facts: Facts) -> Numbers:
     """Return the numbers of all processes that are known, of one if no other is."""
-    members = {member.id: member for member in facts.fleet.members} if facts.fleet else {}
-    told = _told(facts, members)
-    processes = _processes(facts, told, members)
-    minutes = _minutes(told, facts.at)
+    processes = _processes(facts)
+    snapshots = [process.snapshot for process in processes]
+    everyone = [*snapshots, *_ended(facts, snapshots)]
+    minutes = _minutes(everyone, facts.at)
     hour: Counter[str] = Counter()
     for minute in minutes:
         hour.update(minute.counts)
     errors: Counter[str] = Counter()
-    for process in processes:
-        errors.update(process.snapshot.errors)
+    for snapshot in snapshots:
+        errors.update(snapshot.errors)
     alive = [process for process in processes if not process.stale]
     return Numbers(
         processes=tuple(processes),
         minutes=minutes,
         hour=hour,
-        events=tuple(event for snapshot in told for event in snapshot.events),
-        calls=_calls(process.snapshot for process in processes),
+        events=tuple(event for snapshot in everyone for event in snapshot.events),
+        calls=_calls(snapshots),
         errors=errors,
         pending=sum(process.pending for process in alive),
         logouts=sum(process.logouts for process in alive),
         oldest=max((process.oldest for process in alive), default=0.0),
-        cost=_cost(facts, hour, min(snapshot.started for snapshot in told)),
+        cost=_cost(facts, hour, min(snapshot.started for snapshot in everyone)),
     )
 
 
-def _told(facts: Facts, members: Mapping[str, Member]) -> list[Snapshot]:
-    """Return the last snapshot of each process of the last hour."""
-    published = facts.fleet.snapshots if facts.fleet else ()
-    snapshots = {snapshot.id: snapshot for snapshot in published}
+def _ended(facts: Facts, snapshots: Iterable[Snapshot]) -> list[Snapshot]:
+    """Return the last snapshots of processes that are neither there nor missed."""
+    known = {snapshot.id for snapshot in snapshots}
+    ended = facts.fleet.ended if facts.fleet is not None else ()
+    return [snapshot for snapshot in ended if snapshot.id not in known]
+
+
+def _processes(facts: Facts) -> list[Process]:
+    members: Mapping[str, Member] = {}
+    snapshots = {}
+    if facts.fleet is not None:
+        members = {member.id: member for member in facts.fleet.members}
+        snapshots = {snapshot.id: snapshot for snapshot in facts.fleet.snapshots}
     snapshots[facts.own.id] = facts.own
     for member in members.values():
         if member.id not in snapshots:  # it has begun just now
             snapshots[member.id] = Snapshot(
                 member.id, member.host, member.pid, member.site, "", facts.at, facts.at
             )
-    return sorted(snapshots.values(), key=lambda s: (s.host, s.pid, s.started))
-
-
-def _processes(
-    facts: Facts, told: Iterable[Snapshot], members: Mapping[str, Member]
-) -> list[Process]:
-    processes = [
+    return [
         _process(snapshot, members.get(snapshot.id), facts)
-        for snapshot in told
-        if not snapshot.ended
+        for snapshot in sorted(snapshots.values(), key=lambda s: (s.host, s.pid, s.started))
     ]
-    return [process for process in processes if process.heard <= _MISSED_SECONDS]
 
 
 def _process(snapshot: Snapshot, member: Member | None, facts: Facts) -> Process:

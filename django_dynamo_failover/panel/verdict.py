@@ -162,7 +162,7 @@ def _sessions(facts: Facts, numbers: Numbers) -> Iterator[Finding]:
             "sessions.lost",
             "warning",
             "sessions",
-            f"{some(lost, 'change')} did not reach DynamoDB before a process ended",
+            f"{some(lost, 'change')} of ended processes did not reach DynamoDB in the last hour",
             "They are in the hot tier only. Does DynamoDB answer, and within SHUTDOWN_TIMEOUT?",
         )
 
