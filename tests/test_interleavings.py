@@ -285,7 +285,6 @@ class TestChanges:
     def test_that_one_had_not_seen_who_fills_memcached(self, engine, a, b, processes, key):
         """A has read DynamoDB before B changes the session, and adds what it read after that."""
         c = processes[2]
-        assert c.do("load", key) == {"cart": 1}  # what it adds next is the session
         engine.hot.delete(hot_key(key))
         with a.stopped("hot.add", "load", key) as load:
             b.do("change", key, {"yours": 1})

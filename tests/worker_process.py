@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from django.conf import settings
 from django.contrib.sessions.backends.base import UpdateError
 
-#: The calls to a tier that a thread can be stopped before.
+#: The calls to a tier, about a session, that a thread can be stopped before.
 HOT_CALLS = ["gets", "add", "cas", "set"]
 COLD_CALLS = ["read", "put_new", "put_over", "revoke"]
 
@@ -51,12 +51,14 @@ class Gate:
             opened.set()
 
     def watch(self, owner, name, label):
-        """Let ``owner.name`` stop here first."""
+        """Let ``owner.name`` stop here first, where it is about a session."""
         call = getattr(owner, name)
 
-        def stop_and_call(*arguments, **options):
-            self._pass(label)
-            return call(*arguments, **options)
+        def stop_and_call(tier, what, *arguments, **options):
+            # Not where the background tells of the process: it does whenever it likes.
+            if not str(what).startswith("session-"):
+                self._pass(label)
+            return call(tier, what, *arguments, **options)
 
         setattr(owner, name, stop_and_call)
 
