@@ -128,8 +128,8 @@ def test_updates_can_be_paused(reader):
     assert reader.requests == asked + 2
 
 
-def test_a_pause_holds_also_for_what_was_asked_before(reader):
-    reader.edit_all("too late")
+def ask_in_vain(reader):
+    """Let the page ask; return a list of what has no answer yet, and what holds the answers."""
     held = []
 
     def hold(route):
@@ -138,6 +138,12 @@ def test_a_pause_holds_also_for_what_was_asked_before(reader):
     reader.page.route("**/sections/", hold)
     with reader.page.expect_request("**/sections/"):
         reader.tick()
+    return held, hold
+
+
+def test_a_pause_holds_also_for_what_was_asked_before(reader):
+    reader.edit_all("too late")
+    held, hold = ask_in_vain(reader)
     reader.page.click("#failover-pause")
     with reader.page.expect_response("**/sections/"):
         held[0].fallback()
@@ -175,14 +181,7 @@ def test_a_page_that_is_paused_stays_so_when_it_is_seen_again(reader):
 
 def test_it_asks_again_when_it_has_an_answer_or_has_given_up(reader):
     asked = reader.requests
-    held = []
-
-    def hold(route):
-        held.append(route)
-
-    reader.page.route("**/sections/", hold)
-    with reader.page.expect_request("**/sections/"):
-        reader.tick()
+    ask_in_vain(reader)
     reader.tick(TIMEOUT - 1)
     reader.hide()
     reader.hide(False)
