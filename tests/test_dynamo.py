@@ -402,6 +402,17 @@ def test_a_batch_that_stays_undone_is_given_up_at_the_deadline(dynamodb, session
     assert dynamodb.requests().total() > 2  # it did not give up at once
 
 
+@pytest.mark.parametrize("failure", ["unprocessed", "ThrottlingException"])
+def test_who_wakes_too_late_tells_of_the_throttling(dynamodb, sessions, failure, monkeypatch):
+    """Not of a deadline that has passed, which would look like an outage."""
+    sessions.read(ID, soon())
+    dynamodb.fail("*", failure, times=None)
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(seconds + 0.5))
+    with pytest.raises(ColdThrottled):
+        sessions.revoke(ID, 1, soon(0.4))
+
+
 # --- Deadlines --------------------------------------------------------------------------------
 
 
