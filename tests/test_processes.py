@@ -38,7 +38,7 @@ PARENTS = {
 }
 
 
-#: A thread that is half through with an import, and goes on a moment after something waits for it.
+#: A thread that is half through with an import, and goes on with it half a second later.
 HALF_IMPORTED = """
 import threading
 from importlib.machinery import PathFinder
